@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of single examples in, batches of static shapes out, in an order that can be resumed.
+
+Two ways to fill a batch. Bucketed: examples of like length stand together, padded to the next
+rung of a fixed ladder of lengths, so that only a few programs are compiled:
+
+    tokens   = [[11, 12, 13, 0], [21, 22, 23, 24]]
+    segments = [[ 1,  1,  1, 0], [ 1,  1,  1,  1]]
+
+Packed: several examples share a row of fixed length, told apart by segment, each with its own
+positions:
+
+    tokens    = [[11, 12, 13, 21, 22, 23, 24, 0]]
+    segments  = [[ 1,  1,  1,  2,  2,  2,  2, 0]]
+    positions = [[ 0,  1,  2,  0,  1,  2,  3, 0]]
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from grain import experimental
+
+from t5tasks.data.features import Features
+
+SEQUENCES = ("tokens", "targets", "weights", "token_types")  # of the target side's length
+PAD_WITH_ID = ("tokens", "targets", "source_tokens")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The static shape of a batch."""
+
+    size: int  # B, rows over all processes
+    length: int  # T at most
+    source_length: int = 0  # S at most, encoder-decoder only
+    packing: bool = False
+    pad: int = 0
+
+
+def ladder(longest: int) -> list[int]:
+    """The lengths that padded batches may have: 1, 8, 16, 24, 32, 48, 64, 96 ... up to the longest."""
+    rungs = [1, 8, 16, 24]
+    while rungs[-1] < longest:
+        rungs += [rungs[-2] * 2, rungs[-1] * 2] if len(rungs) > 4 else [32, 48]
+    return [rung for rung in rungs if rung < longest] + [longest]
+
+
+def rung(length: int, longest: int) -> int:
+    """The smallest rung of the ladder that holds this length."""
+    return next(step for step in ladder(longest) if step >= length)
+
+
+def padded(
+    rows: Sequence[Features], shape: Shape, size: int | None = None
+) -> dict[str, np.ndarray]:
+    """Pads rows to one rung of the ladder, and to `size` rows (default shape.size) with empty ones.
+
+    Adds segments int32[B, T] (and source_segments): 1 on real tokens, 0 on padding.
+    """
+    size = shape.size if size is None else size
+    length = rung(max(len(row["tokens"]) for row in rows), shape.length)
+    batch: dict[str, np.ndarray] = {}
+    for name, example in rows[0].items():
+        if np.ndim(example) == 0:
+            batch[name] = np.zeros(size, np.asarray(example).dtype)
+            batch[name][: len(rows)] = [row[name] for row in rows]
+            continue
+        columns = length
+        if name.startswith("source_"):
+            columns = rung(max(len(row[name]) for row in rows), shape.source_length)
+        fill = shape.pad if name in PAD_WITH_ID else 0
+        batch[name] = np.full((size, columns), fill, example.dtype)
+        for index, row in enumerate(rows):
+            batch[name][index, : len(row[name])] = row[name]
+    for prefix in ("", "source_"):
+        if f"{prefix}tokens" in batch:
+            lengths = np.zeros(size, np.int32)
+            lengths[: len(rows)] = [len(row[f"{prefix}tokens"]) for row in rows]
+            columns = batch[f"{prefix}tokens"].shape[1]
+            batch[f"{prefix}segments"] = (np.arange(columns) < lengths[:, None]).astype(np.int32)
+    return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class CutWindow(grain.transforms.RandomMap):
+    """Sorts a window of examples by length and cuts it into batches, in random order."""
+
+    shape: Shape
+
+    def random_map(self, window: list[Features], rng: np.random.Generator) -> list[list[Features]]:
+        lengths = [
+            (rung(len(row["tokens"]), self.shape.length), len(row.get("source_tokens", ())))
+            for row in window
+        ]
+        order = sorted(range(len(window)), key=lambda index: lengths[index])
+        size = self.shape.size
+        batches = [
+            [window[index] for index in order[start : start + size]]
+            for start in range(0, len(order) - size + 1, size)
+        ]
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten(experimental.FlatMapTransform):
+    """One batch after the other out of a window of them."""
+
+    max_fan_out: int
+
+    def flat_map(self, element: list[Any]) -> list[Any]:
+        return element
+
+
+def training_batches(
+    records: Sequence[Any],
+    make: Callable[[Any], Features | None],
+    shape: Shape,
+    seed: int,
+    process: int = 0,
+    processes: int = 1,
+    window: int = 64,
+) -> grain.IterDataset:
+    """Shuffled batches without end; an iterator's get_state() and set_state() resume it exactly.
+
+    Args:
+      records: len() and indexing; reshuffled every epoch.
+      make: one record's features, or None to leave it out.
+      shape: of the global batch. This process yields size / processes rows of each.
+      seed: of the order.
+      process, processes: which of how many. Packed, each process reads only its own records;
+        bucketed, all read all, since they must agree on every batch's length (on pods: pack).
+      window: batches that are sorted by length together.
+
+    Returns:
+      Batches as `padded` makes them, or packed with segments and positions.
+    """
+    if shape.size % processes:
+        raise ValueError(f"batch.size is {shape.size}, which {processes} processes do not divide")
+    order = grain.MapDataset.source(records).seed(seed).shuffle()  # type: ignore[arg-type]
+    local = shape.size // processes
+    if shape.packing:
+        rows = order[process::processes].repeat().map(make)
+        return _packed(_stream(rows), shape, local, seed)
+    rows = order.repeat().map(make)
+    size = shape.size * max(1, min(window, len(records) // shape.size))
+    windows = _stream(rows).batch(size, batch_fn=list).seed(seed).random_map(CutWindow(shape))
+    batches = experimental.FlatMapIterDataset(windows, Flatten(max_fan_out=window))
+
+    def finish(rows: list[Features]) -> dict[str, np.ndarray]:
+        batch = padded(rows, shape)
+        return {
+            name: array[process * local : (process + 1) * local] for name, array in batch.items()
+        }
+
+    return experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=4)
+
+
+def _stream(rows: grain.MapDataset) -> grain.IterDataset:
+    return rows.filter(lambda row: row is not None).to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
+    )
+
+
+def _packed(rows: grain.IterDataset, shape: Shape, size: int, seed: int) -> grain.IterDataset:
+    lengths = {"tokens": shape.length, "targets": shape.length, "weights": shape.length}
+    if shape.source_length:
+        lengths["source_tokens"] = shape.source_length
+    rows = rows.map(lambda row: {name: row[name] for name in lengths})
+    packed = experimental.FirstFitPackIterDataset(
+        rows,
+        length_struct=lengths,
+        num_packing_bins=max(size, 32),
+        seed=seed,
+        padding_struct={name: shape.pad if name in PAD_WITH_ID else 0 for name in lengths},
+    )
+
+    def name_arrays(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        named = {name: row[name] for name in lengths}
+        for prefix in ("", "source_") if shape.source_length else ("",):
+            named[f"{prefix}segments"] = row[f"{prefix}tokens_segment_ids"].astype(np.int32)
+            named[f"{prefix}positions"] = row[f"{prefix}tokens_positions"].astype(np.int32)
+        return named
+
+    batches = packed.map(name_arrays).batch(size, drop_remainder=True)
+    return experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=4)
+
+
+def evaluation_batches(
+    rows: Iterator[tuple[int, Features]], shape: Shape, window: int = 32
+) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    """Batches over a stream of numbered examples, each example once, the last batch padded.
+
+    Within a window of batches, examples of like length stand together; the numbers (one a real
+    row) tell where each answer belongs.
+    """
+    waiting: list[tuple[int, Features]] = []
+
+    def cut() -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+        waiting.sort(
+            key=lambda item: (len(item[1]["tokens"]), len(item[1].get("source_tokens", ())))
+        )
+        for start in range(0, len(waiting), shape.size):
+            group = waiting[start : start + shape.size]
+            yield [index for index, _ in group], padded([row for _, row in group], shape)
+
+    for item in rows:
+        waiting.append(item)
+        if len(waiting) == window * shape.size:
+            yield from cut()
+            waiting = []
+    yield from cut()

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pieces of text with roles in, token ids with their loss mask out.
+
+Text becomes tokens once, as a whole; every token inherits the role of the piece its last
+character came from, and the loss mask is a function of roles. Special tokens are pieces of their
+own, placed by id, so text can never forge them:
+
+    pieces   "Review: great\n" input | "Sentiment:" prompt | " positive" target | <eos> target
+    ids      [ 10,  11,  12,           20,  21,              30,                  1 ]
+    weights  [  0,   0,   0,            0,   0,               1,                  1 ]
+
+    features.tokens  = [10, 11, 12, 20, 21, 30]
+    features.targets = [11, 12, 20, 21, 30,  1]
+    features.weights = [ 0,  0,  0,  0,  1,  1]
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from t5tasks.data.tokenizer import Tokenizer
+
+LossMask = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A stretch of text, or one special token, and what it is to the task."""
+
+    text: str
+    role: str
+    special: str = ""  # a name of Tokenizer.special; then text is empty
+    trim: bool = False  # may lose its last tokens where an example is too long
+    token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """A record as a task's form sees it."""
+
+    pieces: tuple[Piece, ...]  # the sequence whose stack the head reads
+    source: tuple[Piece, ...] = ()  # the encoder's side of an encoder-decoder
+    label: int | None = None  # class of a cls head
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """T tokens and where each came from."""
+
+    ids: np.ndarray  # int32[T]
+    pieces: np.ndarray  # int32[T], index of the piece
+    spans: np.ndarray  # int32[T, 2], characters within that piece's text
+    roles: tuple[str, ...]  # T of them
+    lost: Mapping[str, int] = dataclasses.field(default_factory=dict)  # role → tokens trimmed away
+
+
+Features = dict[str, np.ndarray]
+
+
+def graded(*roles: str) -> LossMask:
+    """The loss mask f32[T] that is 1 on tokens of these roles."""
+    return lambda token_roles: np.asarray([role in roles for role in token_roles], np.float32)
+
+
+def special(name: str, role: str, token_type: int = 0) -> Piece:
+    """A special token as a piece."""
+    return Piece("", role, special=name, token_type=token_type)
+
+
+def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> Tokens:
+    """Encodes neighbouring texts together; special tokens by id.
+
+    Args:
+      length: the most tokens to keep, 0 for all. The longest piece that may be trimmed loses
+        its last token until the rest fits; where none is left to trim, the end is cut off.
+
+    Raises:
+      ValueError: a special token that the tokenizer does not have.
+    """
+    ids: list[int] = []
+    owners: list[int] = []
+    spans: list[tuple[int, int]] = []
+    run: list[int] = []
+    for index, piece in enumerate([*pieces, None]):
+        if piece is not None and not piece.special:
+            run.append(index)
+            continue
+        _encode_run(run, pieces, tokenizer, ids, owners, spans)
+        run = []
+        if piece is not None:
+            if piece.special not in tokenizer.special:
+                raise ValueError(
+                    f"the tokenizer has no {piece.special!r} token, which this task's "
+                    f"form needs; it has {', '.join(sorted(tokenizer.special))}"
+                )
+            ids.append(tokenizer.special[piece.special])
+            owners.append(index)
+            spans.append((0, 0))
+    keep = _kept(owners, pieces, length)
+    lost: dict[str, int] = {}
+    for owner, kept in zip(owners, keep, strict=True):
+        if not kept:
+            lost[pieces[owner].role] = lost.get(pieces[owner].role, 0) + 1
+    return Tokens(
+        ids=np.asarray(ids, np.int32)[keep],
+        pieces=np.asarray(owners, np.int32)[keep],
+        spans=np.asarray(spans, np.int32).reshape(-1, 2)[keep],
+        roles=tuple(pieces[owner].role for owner, kept in zip(owners, keep, strict=True) if kept),
+        lost=lost,
+    )
+
+
+def _encode_run(
+    run: list[int],
+    pieces: Sequence[Piece],
+    tokenizer: Tokenizer,
+    ids: list[int],
+    owners: list[int],
+    spans: list[tuple[int, int]],
+) -> None:
+    """Appends the tokens of neighbouring text pieces, encoded as one text."""
+    if not run:
+        return
+    starts = np.cumsum([0] + [len(pieces[index].text) for index in run])
+    encoding = tokenizer.encode("".join(pieces[index].text for index in run))
+    for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+        last = max(end - 1, start)
+        place = min(int(np.searchsorted(starts, last, side="right")) - 1, len(run) - 1)
+        ids.append(token)
+        owners.append(run[place])
+        spans.append((max(start - int(starts[place]), 0), end - int(starts[place])))
+
+
+def _kept(owners: list[int], pieces: Sequence[Piece], length: int) -> np.ndarray:
+    """bool[T], which tokens stay so that at most `length` do."""
+    keep = np.ones(len(owners), bool)
+    excess = len(owners) - length if length else 0
+    if excess <= 0:
+        return keep
+    owned = np.asarray(owners)
+    sizes = {index: int((owned == index).sum()) for index, piece in enumerate(pieces) if piece.trim}
+    while excess > 0 and any(sizes.values()):
+        longest = max(sizes, key=lambda index: (sizes[index], index))
+        sizes[longest] -= 1
+        excess -= 1
+    for index, size in sizes.items():
+        keep[np.flatnonzero(owned == index)[size:]] = False
+    keep[np.flatnonzero(keep)[length:]] = False
+    return keep
+
+
+def prompt(pieces: Sequence[Piece], loss_mask: LossMask) -> tuple[Piece, ...]:
+    """The pieces before the answer: what is left without the graded pieces at the end."""
+    weights = loss_mask([piece.role for piece in pieces])
+    ungraded = np.flatnonzero(weights == 0)
+    return tuple(pieces[: int(ungraded[-1]) + 1]) if len(ungraded) else ()
+
+
+def start_id(tokenizer: Tokenizer) -> int:
+    """What an encoder-decoder's decoder begins with: pad, as T5 does, else BOS."""
+    for name in ("pad", "bos"):
+        if name in tokenizer.special:
+            return tokenizer.special[name]
+    raise ValueError(
+        "the tokenizer has neither a pad nor a bos token for the decoder to begin with"
+    )
+
+
+def features(
+    example: Example, tokenizer: Tokenizer, loss_mask: LossMask, length: int, source_length: int = 0
+) -> tuple[Features, Tokens, Tokens | None]:
+    """The arrays one example trains on, not yet padded.
+
+    Returns:
+      The features and the tokens (target side, source side) they were made from. Features hold
+      tokens int32[T], targets int32[T] and weights f32[T] for a language-model head, as in the
+      module's picture; for an encoder-decoder also source_tokens int32[S], and tokens begin with
+      the start id; for a cls head tokens, token_types, and targets int32[], weights f32[].
+    """
+    if example.label is not None:
+        tokens = tokenise(example.pieces, tokenizer, length)
+        types = np.asarray([piece.token_type for piece in example.pieces], np.int32)
+        return (
+            {
+                "tokens": tokens.ids,
+                "token_types": types[tokens.pieces],
+                "targets": np.int32(example.label),
+                "weights": np.float32(1),
+            },
+            tokens,
+            None,
+        )
+    if example.source:
+        source = tokenise(example.source, tokenizer, source_length)
+        tokens = tokenise(example.pieces, tokenizer, length)
+        shifted = np.concatenate([[start_id(tokenizer)], tokens.ids[:-1]]).astype(np.int32)
+        return (
+            {
+                "source_tokens": source.ids,
+                "tokens": shifted[: len(tokens.ids)],
+                "targets": tokens.ids,
+                "weights": loss_mask(tokens.roles),
+            },
+            tokens,
+            source,
+        )
+    tokens = tokenise(example.pieces, tokenizer, length + 1)
+    return (
+        {
+            "tokens": tokens.ids[:-1],
+            "targets": tokens.ids[1:],
+            "weights": loss_mask(tokens.roles)[1:],
+        },
+        tokens,
+        None,
+    )

@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line that says where records are comes in; records come out, indexed or streamed.
+
+    builtin:train?size=4000&seed=0
+    file:data/train.tsv?columns=text,label&values=label:0=negative|1=positive
+    file:data/train.en.gz,data/train.de.gz?format=parallel&columns=source,target
+    hub:NAME_OR_FOLDER?config=NAME&split=train
+
+Every source understands the same edits, done in this order:
+
+    columns=a,b                   keeps these fields (of csv and tsv without a header, parallel and
+                                  conll it says instead what the columns are: `formats.Layout`)
+    rename=old:new,old2:new2      renames fields
+    values=label:0=no|1=yes       replaces values, in lists too; a value without a rule is an error
+    where=label:yes|no,lang:en    keeps the records that fit every condition
+    limit=100                     keeps the first ones
+
+A `file:` also takes format=, encoding= and strip_prefix= (`formats`), a `hub:` config= and split=.
+A sign that separates (, : = | & ? %) is written %2C %3A %3D %7C %26 %3F %25 where it is meant.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet
+
+from t5tasks.data import formats, world
+from t5tasks.data.formats import Located, Record, nearest
+
+EDITS = ("columns", "rename", "values", "where", "limit")
+OPTIONS = {
+    "builtin": ("size", "seed", *EDITS),
+    "file": ("format", "encoding", "strip_prefix", *EDITS),
+    "hub": ("config", "split", *EDITS),
+}
+SPLIT_WORDS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "eval"))
+FOLDER_FORMATS = (".parquet", ".arrow", ".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A source's line, taken apart: where the records are, and the options after the "?"."""
+
+    line: str
+    scheme: str
+    place: str
+    options: dict[str, str]
+
+    def number(self, name: str, least: int) -> int | None:
+        """Returns the option as a whole number, None where it is not given."""
+        text = self.options.get(name)
+        if text is None:
+            return None
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"{name}={text} in {self.line}: expected a whole number >= {least}")
+        return int(text)
+
+    def names(self, name: str) -> list[str]:
+        """Returns the option's comma-separated parts, still percent-encoded."""
+        text = self.options.get(name, "")
+        parts = text.split(",") if text else []
+        if len(set(parts)) < len(parts) or not all(parts):
+            raise ValueError(f"{name}={text} in {self.line}: a part is empty or stands twice")
+        return parts
+
+    def pairs(self, name: str) -> dict[str, str]:
+        """Returns the option's parts "field:rest" as {field: rest, still percent-encoded}."""
+        pairs: dict[str, str] = {}
+        for part in self.names(name):
+            field, colon, rest = part.partition(":")
+            field = urllib.parse.unquote(field)
+            if not (field and colon) or field in pairs:
+                raise ValueError(
+                    f"{name}={self.options[name]} in {self.line}: expected {name}=field:…, each "
+                    "field once"
+                )
+            pairs[field] = rest
+        return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Edits:
+    """What is done to every record after reading; see the module's first lines."""
+
+    columns: tuple[str, ...]
+    rename: dict[str, str]
+    values: dict[str, dict[str, str]]
+    where: dict[str, frozenset[str]]
+    limit: int | None
+
+
+def load(spec: str, task: str = "") -> datasets.Dataset:
+    """Returns all records of a source, with len() and integer indexing.
+
+    The records of `builtin:` and `file:` lie in memory as an Arrow table; an Arrow file of `hub:`
+    is mapped. Nothing is cached under a file's name, so a changed file is read anew. A record is
+    what `read` yields, with None for each field that another record has and it does not.
+
+    Args:
+      spec: the source; see the module's first lines.
+      task: whose records `builtin:` makes.
+
+    Raises:
+      ValueError: what `read` raises, and a column whose values are not all of one type.
+    """
+    source, edits = _parse(spec)
+    if source.scheme != "hub" or edits.values or edits.where:
+        return _in_memory(formats.table(_records(source, edits, task), spec))
+    dataset = _hub(source)
+    for name in (*edits.columns, *edits.rename):
+        _require_field(name, dataset.column_names, spec)
+    if edits.columns:
+        dataset = dataset.select_columns(list(edits.columns))
+    _renamed(dict.fromkeys(dataset.column_names), edits.rename, spec)
+    dataset = dataset.rename_columns(edits.rename)
+    if len(dataset) == 0:
+        raise ValueError(f"no records in {spec}")
+    return dataset if edits.limit is None else dataset.select(range(min(edits.limit, len(dataset))))
+
+
+def read(spec: str, task: str = "") -> Iterator[Record]:
+    """Yields the records of a source one by one, in order, without holding them all.
+
+    Args:
+      spec: the source; see the module's first lines.
+      task: whose records `builtin:` makes.
+
+    Raises:
+      ValueError: now for a line that names no source (unknown scheme, option or format, missing
+        file); on the way for malformed content (with file and line), a field or value that an
+        edit names in vain, and at the end if there was no record.
+    """
+    source, edits = _parse(spec)
+    return (record for _, record in _records(source, edits, task))
+
+
+def _parse(line: str) -> tuple[Spec, Edits]:
+    scheme, colon, rest = line.partition(":")
+    if not colon or scheme not in OPTIONS:
+        raise ValueError(
+            f"{line!r} names no source: expected {', '.join(f'{s}:…' for s in OPTIONS)} "
+            "(a file's path is written file:PATH)"
+        )
+    place, _, query = rest.partition("?")
+    options: dict[str, str] = {}
+    for part in query.split("&") if query else []:
+        key, _, value = part.partition("=")
+        if key not in OPTIONS[scheme]:
+            raise ValueError(
+                f"unknown option {key!r} of {scheme}: in {line}: {nearest(key, OPTIONS[scheme])}"
+            )
+        if key in options or not value:
+            raise ValueError(f"option {key!r} in {line} stands twice or has no value")
+        options[key] = value
+    if not place:
+        expected = {"builtin": "builtin:train", "file": "file:PATH", "hub": "hub:NAME_OR_FOLDER"}
+        raise ValueError(f"{line} does not say where: expected {expected[scheme]}")
+    spec = Spec(line, scheme, place, options)
+    return spec, _edits(spec)
+
+
+def _edits(spec: Spec) -> Edits:
+    unquote = urllib.parse.unquote
+    rename = {old: unquote(new) for old, new in spec.pairs("rename").items()}
+    if len(set(rename.values())) < len(rename) or not all(rename.values()):
+        raise ValueError(
+            f"rename={spec.options['rename']} in {spec.line}: two fields would share "
+            "one name, or a name is empty"
+        )
+    values: dict[str, dict[str, str]] = {}
+    for field, rules in spec.pairs("values").items():
+        parts = [rule.partition("=") for rule in rules.split("|")]
+        if not all(equals for _, equals, _ in parts):
+            raise ValueError(f"values={field}:{rules} in {spec.line}: expected old=new|old=new")
+        values[field] = {unquote(old): unquote(new) for old, _, new in parts}
+    where = {
+        field: frozenset(unquote(text) for text in texts.split("|"))
+        for field, texts in spec.pairs("where").items()
+    }
+    columns = tuple(unquote(name) for name in spec.names("columns"))
+    return Edits(columns, rename, values, where, spec.number("limit", 1))
+
+
+def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
+    if spec.scheme != "file":
+        made = _hub(spec) if spec.scheme == "hub" else _made(spec, task)
+        located = ((f"record {number}", record) for number, record in enumerate(made, 1))
+        return _edited(located, edits, spec.line)
+    paths = [pathlib.Path(urllib.parse.unquote(p)).expanduser() for p in spec.place.split(",")]
+    format = spec.options.get("format") or formats.common_format(paths)
+    layout = formats.Layout(
+        columns=edits.columns if format in formats.POSITIONAL else (),
+        encoding=spec.options.get("encoding", "utf-8"),
+        strip_prefix=urllib.parse.unquote(spec.options.get("strip_prefix", "")),
+    )
+    if format in formats.POSITIONAL:
+        edits = dataclasses.replace(edits, columns=())
+    if layout.strip_prefix and format != "conll":
+        raise ValueError(f"strip_prefix in {spec.line} is for format=conll, not {format}")
+    return _edited(formats.read(paths, format, layout), edits, spec.line)
+
+
+def _made(spec: Spec, task: str) -> list[Record]:
+    if not task:
+        raise ValueError(f"{spec.line} makes records of a task: say which")
+    return world.records(task, spec.place, spec.number("size", 1), spec.number("seed", 0) or 0)
+
+
+def _edited(located: Iterable[Located], edits: Edits, line: str) -> Iterator[Located]:
+    kept = 0
+    for place, record in located:
+        record = _edit(record, edits, place)
+        for name, accepted in edits.where.items():
+            _require_field(name, record, place)
+            if _text(record[name]) not in accepted:
+                break
+        else:
+            yield place, record
+            kept += 1
+            if kept == edits.limit:
+                return
+    if not kept:
+        raise ValueError(f"no records in {line}")
+
+
+def _edit(record: Record, edits: Edits, place: str) -> Record:
+    for name in (*edits.columns, *edits.rename):
+        _require_field(name, record, place)
+    if edits.columns:
+        record = {name: record[name] for name in edits.columns}
+    if edits.rename:
+        record = _renamed(record, edits.rename, place)
+    for name, rules in edits.values.items():
+        _require_field(name, record, place)
+        record = record | {name: _replaced(record[name], rules, name, place)}
+    return record
+
+
+def _renamed(record: Record, rename: dict[str, str], place: str) -> Record:
+    renamed = {rename.get(name, name): value for name, value in record.items()}
+    if len(renamed) < len(record):
+        taken = sorted(set(rename.values()) & (set(record) - set(rename)))
+        raise ValueError(
+            f"{place}: rename= would overwrite the field {', '.join(taken)}: rename that one too, "
+            "or keep it out with columns="
+        )
+    return renamed
+
+
+def _replaced(value: Any, rules: dict[str, str], name: str, place: str) -> Any:
+    if isinstance(value, list):
+        return [_replaced(item, rules, name, place) for item in value]
+    if _text(value) not in rules:
+        raise ValueError(
+            f"{place}: no rule of values= is for {_text(value)!r} in field {name!r}: "
+            f"the rules are for {', '.join(rules)}"
+        )
+    return rules[_text(value)]
+
+
+def _text(value: Any) -> str:
+    """A value as a source's line writes it: text as it is, else as JSON does (1, true, null)."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _require_field(name: str, fields: Iterable[str], place: str) -> None:
+    if name not in fields:
+        raise ValueError(f"{place}: there is no field {name!r}: {nearest(name, fields)}")
+
+
+def _hub(spec: Spec) -> datasets.Dataset:
+    """A saved data set, a folder or file of tables, or else a name on the Hugging Face hub."""
+    name = urllib.parse.unquote(spec.place)
+    root = pathlib.Path(name).expanduser()
+    path = root / spec.options.get("config", "")
+    if path.is_file():
+        found = _tables([path], spec.line)
+    elif path.is_dir():
+        saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+        found = datasets.load_from_disk(str(path)) if saved else _folder(path, spec)
+    elif root.exists() or name.endswith(FOLDER_FORMATS) or name[0] in "./~" or name.count("/") > 1:
+        raise ValueError(f"{spec.line}: there is no file or folder {path}")
+    else:
+        found = _download(name, spec)
+    return _named_labels(_one_split(found, spec))
+
+
+def _download(name: str, spec: Spec) -> Any:
+    offline = datasets.config.HF_HUB_OFFLINE
+    try:
+        return datasets.load_dataset(
+            name,
+            spec.options.get("config"),
+            split=spec.options.get("split"),
+            download_config=datasets.DownloadConfig(max_retries=0) if offline else None,
+        )
+    except Exception as error:  # what goes wrong on the way has no common class
+        reason = f"{error}".partition("\n")[0]
+        raise ValueError(
+            f"{spec.line} could not be loaded: {reason} (and there is no folder {name} here)"
+        ) from error
+
+
+def _one_split(found: Any, spec: Spec) -> datasets.Dataset:
+    split = spec.options.get("split")
+    if not isinstance(found, datasets.DatasetDict):
+        return found
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split is None:
+        raise ValueError(f"{spec.line} has several splits, {', '.join(found)}: add split=")
+    if split not in found:
+        raise ValueError(f"{spec.line}: there is no split {split!r}: {nearest(split, found)}")
+    return found[split]
+
+
+def _folder(folder: pathlib.Path, spec: Spec) -> datasets.Dataset:
+    """The tables of a folder whose paths have the split's name as a word."""
+    files = {
+        path: set(re.split(r"[^A-Za-z0-9]+", str(path.relative_to(folder))))
+        for path in sorted(folder.rglob("*"))
+        if path.name.endswith(FOLDER_FORMATS) and not path.name.startswith("dataset_info")
+    }
+    if not files:
+        raise ValueError(f"{spec.line}: no {', '.join(FOLDER_FORMATS)} file in {folder}")
+    splits = {tuple(sorted(words & SPLIT_WORDS)) for words in files.values()}
+    known = ", ".join(sorted({word for split in splits for word in split}))
+    if (split := spec.options.get("split")) is not None:
+        files = {path: words for path, words in files.items() if split in words}
+        if not files:
+            raise ValueError(f"{spec.line}: no file of {folder} is named after {split!r}: {known}")
+    elif len(splits) > 1:
+        raise ValueError(f"{spec.line} has files of several splits: add split= with one of {known}")
+    return _tables(list(files), spec.line)
+
+
+def _tables(paths: Sequence[pathlib.Path], line: str) -> datasets.Dataset:
+    """Arrow files are mapped; Parquet and JSON are read into memory."""
+    suffixes = {path.name.removesuffix(".gz").rpartition(".")[2] for path in paths}
+    if len(suffixes) > 1:
+        raise ValueError(f"{line}: expected files of one kind, found {', '.join(sorted(suffixes))}")
+    suffix = suffixes.pop()
+    try:
+        if suffix == "parquet":
+            parts = [_in_memory(pyarrow.parquet.read_table(path)) for path in paths]
+        elif suffix == "arrow":
+            parts = [_arrow(path) for path in paths]
+        elif suffix in ("json", "jsonl"):
+            return _in_memory(formats.table(formats.read(paths), line))
+        else:
+            raise ValueError(f"{line}: expected {', '.join(FOLDER_FORMATS)} (file: reads others)")
+        return datasets.concatenate_datasets(parts)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{line} is not readable {suffix}: {error}") from error
+
+
+def _in_memory(table: pa.Table) -> datasets.Dataset:
+    return datasets.Dataset(datasets.table.InMemoryTable(table))
+
+
+def _arrow(path: pathlib.Path) -> datasets.Dataset:
+    with pa.memory_map(str(path)) as opened:
+        if opened.read(6) != b"ARROW1":  # what `datasets` writes: a stream of record batches
+            return datasets.Dataset.from_file(str(path))
+    return _in_memory(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+
+
+def _named_labels(dataset: datasets.Dataset) -> datasets.Dataset:
+    """Class numbers with names become the names, −1 (no label) None; lists of them too."""
+    order = dataset.column_names
+    for name, feature in dataset.features.items():
+        inner = getattr(feature, "feature", feature)
+        if not isinstance(inner, datasets.ClassLabel):
+            continue
+        names = [*inner.names, None]  # −1 is the last
+        column = dataset.with_format("arrow")[:][name].to_pylist()
+        values = [_numbered(names, value) for value in column]
+        dataset = dataset.remove_columns(name).add_column(name, values)
+    return dataset.select_columns(order)
+
+
+def _numbered(names: list[str | None], value: Any) -> Any:
+    if isinstance(value, list):
+        return [_numbered(names, item) for item in value]
+    return None if value is None else names[value]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What decoding is handed (step, score, cache), and the checks of a request before it runs.
+
+A cache is a value: row b holds `lengths[b]` tokens at slots 0 .. lengths[b] - 1, and a token's
+position is its slot. Feeding T tokens of which the first counts[b] are valid writes those after
+the ones held:
+
+    lengths = [2, 0]   tokens = [[7, 8, 9],    held afterwards = [[a, b, 7, 8, 9],
+    counts  = [3, 1]             [7, 0, 0]]                       [7]]
+"""
+
+from typing import Any, Protocol, TypeVar
+
+import jax
+import numpy as np
+
+CacheType = TypeVar("CacheType", bound="Cache")
+
+
+class Cache(Protocol):
+    """A pytree of what the model remembers of each row."""
+
+    @property
+    def lengths(self) -> jax.Array:
+        """int32[B]: tokens held by each row."""
+
+    @property
+    def capacity(self) -> int:
+        """Slots of a row; static."""
+
+    def take(self: CacheType, rows: jax.Array) -> CacheType:
+        """The cache of any rows int32[B2], repeated as they are named."""
+
+    def reorder(self: CacheType, rows: jax.Array) -> CacheType:
+        """Like `take` with B2 = B, for rows that move only among beams of the same example."""
+
+
+class Step(Protocol):
+    def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array,
+                 cache: Any, /) -> tuple[jax.Array, Any]:
+        """(logits float[B, V] after each row's last valid token, cache) of tokens int32[B, T].
+
+        counts int32[B] may be 0: that row's cache does not change, its logits mean nothing.
+        """
+
+
+class Score(Protocol):
+    def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array, targets: jax.Array,
+                 cache: Any, /) -> tuple[jax.Array, Any]:
+        """(f32[B, T]: log p(targets[b, t] | cache, tokens[b, :t + 1]), cache)."""
+
+
+def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
+                  new_tokens: int) -> None:
+    """Refuses a request that does not fit: a write past the cache's end would go unnoticed.
+
+    Shapes are checked always (while tracing too, where the cache is taken to be empty), values
+    when they are at hand, which is when the caller has not traced them.
+
+    Args: prompt int32[B, T]; prompt_lengths int32[B], each 1 .. T; new_tokens >= 1 a row.
+    Raises: ValueError.
+    """
+    if np.ndim(prompt) != 2:
+        raise ValueError(f"prompt has shape {np.shape(prompt)}, expected [B, T]; "
+                         "pad the prompts on the right to one length.")
+    batch, width = np.shape(prompt)
+    for name, array in (("prompt_lengths", prompt_lengths), ("cache.lengths", cache.lengths)):
+        if np.shape(array) != (batch,):
+            raise ValueError(f"{name} has shape {np.shape(array)}, expected [{batch}], "
+                             "one number for each row of the prompt.")
+    if new_tokens < 1:
+        raise ValueError(f"{new_tokens} new tokens were asked for, expected at least 1.")
+    if width + new_tokens > cache.capacity:
+        raise ValueError(f"a prompt of {width} and {new_tokens} new tokens need "
+                         f"{width + new_tokens} slots, the cache has {cache.capacity}; make it "
+                         "larger, shorten the prompt or ask for fewer new tokens.")
+    lengths, held = known(prompt_lengths), known(cache.lengths)
+    if lengths is not None and (lengths.min() < 1 or lengths.max() > width):
+        row = int(np.argmax((lengths < 1) | (lengths > width)))
+        raise ValueError(f"prompt_lengths[{row}] is {lengths[row]}, expected 1 to {width} "
+                         "(the prompt's width); an empty prompt needs a start token.")
+    if held is not None:
+        # A whole block of `width` is written, its padding included.
+        read = width if lengths is None else lengths
+        need = int(np.max(held + np.maximum(width, read + new_tokens)))
+        if need > cache.capacity:
+            raise ValueError(f"the cache already holds up to {held.max()} tokens a row and would "
+                             f"need {need} slots, it has {cache.capacity}; make it larger or start "
+                             "from an empty one.")
+
+
+def known(array: Any) -> np.ndarray | None:
+    """The values on the host, or None for an array that is traced or lives on other machines."""
+    if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
+        return None
+    return np.asarray(array)

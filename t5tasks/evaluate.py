@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained workdir (or a pretrained folder) and a source in, its metrics out.
+
+    python -m t5tasks.evaluate --workdir=DIR [--config=FILE] [--config.data.test=SOURCE]
+                               [--checkpoint=best|latest] [--output=FILE.json]
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from t5tasks import command, experiment
+from t5tasks.inference import Predictor
+from t5tasks.trained import load
+
+CONFIG = command.config_flag()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to score")
+OUTPUT = flags.DEFINE_string("output", None, "also write the figures to this JSON file")
+
+
+def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None,
+             checkpoint: str = "best") -> dict[str, Any]:
+    """The figures of data.test (data.validation where it is empty).
+
+    Returns:
+      {"source", "examples", "step", "metric", "figures", "baselines", "notes"}; notes hold the
+      signatures to quote.
+    """
+    trained = load(config, workdir, checkpoint)
+    run = trained.experiment
+    source = run.config.data.test or run.config.data.validation
+    records = experiment.read_records(source, run.task)
+    predictor = Predictor(run)
+    counts = predictor.evaluate(trained.parameters, records)
+    tokens = predictor.token_counts(trained.parameters, records)
+    return {"source": source, "examples": len(records), "step": trained.step, "metric": run.task.metric,
+            "figures": predictor.figures(counts, tokens),
+            "baselines": run.task.baselines(list(records), run.options),
+            "notes": run.task.notes(counts, run.options)}
+
+
+def main(_: list[str]) -> None:
+    """The verb."""
+    result = evaluate(CONFIG.value, pathlib.Path(WORKDIR.value) if WORKDIR.value else None, CHECKPOINT.value)
+    print(json.dumps(result, indent=2))
+    if OUTPUT.value:
+        experiment.write_json(pathlib.Path(OUTPUT.value), result)
+
+
+if __name__ == "__main__":
+    command.run(main)

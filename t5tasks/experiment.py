@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A resolved config in, what it stands for out: task, records, tokenizer, model and mesh.
+
+A workdir keeps what a run needs to be read again without the files it came from:
+
+    config.json   the resolved config          model.json    the model's shape
+    tokenizer/    its files                    checkpoints/  see training/checkpoint.py
+"""
+
+import dataclasses
+import functools
+import json
+import logging
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from t5tasks import configuration, pretrained, sharding, tasks
+from t5tasks.data import batches, sources
+from t5tasks.data import features as feature_functions
+from t5tasks.data import tokenizer as tokenizers
+from t5tasks.data.features import Features, Tokens
+from t5tasks.data.tokenizer import Tokenizer
+from t5tasks.models import config as model_config
+from t5tasks.models.model import Model
+from t5tasks.tasks.task import Form, Options, Record, Task
+
+log = logging.getLogger(__name__)
+
+RUNNING = ("layer_loop", "rematerialise", "compute_dtype", "dropout")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a verb works with. `options` are the task's, with labels filled in."""
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path | None
+    task: Task
+    form: Form
+    options: Options
+    tokenizer: Tokenizer
+    model: Model
+    mesh: jax.sharding.Mesh
+
+    @property
+    def shape(self) -> batches.Shape:
+        """The training batch's shape."""
+        batch = self.config.batch
+        return batches.Shape(batch.size, batch.length, self._source_length, batch.packing, self.pad)
+
+    @property
+    def evaluation_shape(self) -> batches.Shape:
+        """The shape of evaluation and prediction batches: never packed."""
+        batch = self.config.batch
+        return batches.Shape(batch.evaluation_size, batch.length, self._source_length, False, self.pad)
+
+    @property
+    def _source_length(self) -> int:
+        return self.config.batch.source_length if self.form.architecture == "encoder_decoder" else 0
+
+    @property
+    def pad(self) -> int:
+        """The id that fills batches; any will do, its positions are masked."""
+        return self.tokenizer.special.get("pad", 0)
+
+    def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
+        """One record's features and tokens, see data.features.features; ids are in the vocabulary."""
+        example = self.form.preprocess(record, self.options)
+        batch = self.config.batch
+        features, tokens, source = feature_functions.features(
+            example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length)
+        for name in ("tokens", "targets", "source_tokens"):
+            if name in features and features[name].size and np.ndim(features[name]):
+                check_ids(features[name], self.model.config.vocabulary, name)
+        return features, tokens, source
+
+    def training_features(self, record: Record) -> Features | None:
+        """What a record trains on; None where nothing of it is graded."""
+        features = self.features(record)[0]
+        return features if np.sum(features["weights"]) > 0 else None
+
+
+def check_ids(ids: np.ndarray, vocabulary: int, name: str) -> None:
+    """Raises ValueError for an id outside [0, vocabulary): a device would read another row silently."""
+    if ids.min() < 0 or ids.max() >= vocabulary:
+        wrong = int(ids.max() if ids.max() >= vocabulary else ids.min())
+        raise ValueError(f"token id {wrong} in {name} is outside the model's vocabulary of "
+                         f"{vocabulary}; is this the model's own tokenizer?")
+
+
+def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Experiment:
+    """Puts an experiment together; what the workdir has already (labels, tokenizer, model) is kept.
+
+    Raises:
+      ValueError: names, sizes or files that do not fit together, one line each.
+    """
+    task = tasks.get(config.task.name)
+    form = task.form(config.architecture)
+    saved = saved_config(workdir)
+    options: Options = {name: value for name, value in config.task.items() if name != "name"}
+    if saved is not None:
+        # Labels found in the training records belong to the trained head.
+        options = {**options, **{name: value for name, value in saved.task.items()
+                                 if name in options and not options[name]}}
+    training = functools.cache(lambda: read_records(config.data.train, task))
+    options = task.resolve(options, training)
+    tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()))
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    for name in ("size", "evaluation_size"):
+        sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
+    shape = find_model(config, form, options, tokenizer, workdir)
+    _check_lengths(config, shape)
+    return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh)
+
+
+def saved_config(workdir: pathlib.Path | None) -> ml_collections.ConfigDict | None:
+    """The resolved config that a run left in its workdir, None where there was none."""
+    if workdir is None or not (workdir / "config.json").exists():
+        return None
+    return configuration.from_plain(json.loads((workdir / "config.json").read_text()))
+
+
+def save(experiment: Experiment) -> None:
+    """Writes config.json and model.json (atomically); the tokenizer is there already."""
+    assert experiment.workdir is not None
+    config = configuration.plain(experiment.config)
+    config["task"].update({name: list(value) if isinstance(value, tuple) else value
+                           for name, value in experiment.options.items()})
+    write_json(experiment.workdir / "config.json", config)
+    write_json(experiment.workdir / "model.json", dataclasses.asdict(experiment.model.config))
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file that is whole or absent, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    partial.replace(path)
+
+
+def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | None,
+                   corpus: Callable[[], Iterable[str]]) -> Tokenizer:
+    """The workdir's tokenizer, else the config's, else the pretrained folder's, else a new one.
+
+    Args:
+      corpus: called for the training texts when one has to be trained.
+    """
+    kept = None if workdir is None else workdir / "tokenizer"
+    if kept is not None and kept.exists():
+        return tokenizers.load(kept)
+    path = config.tokenizer.path or config.pretrained
+    if path:
+        tokenizer = tokenizers.load(path)
+        if kept is not None:
+            _whole(kept, tokenizer.save)
+        return tokenizer
+    if jax.process_count() > 1:
+        raise ValueError("several processes cannot train one tokenizer: make it first with "
+                         "python -m t5tasks.vocabulary and set config.tokenizer.path")
+    log.info("training a tokenizer of %d pieces", config.tokenizer.size)
+
+    def train(folder: pathlib.Path) -> None:
+        tokenizers.train(corpus(), config.tokenizer.size, folder, config.tokenizer.kind)
+
+    if kept is not None:
+        _whole(kept, train)
+        return tokenizers.load(kept)
+    with tempfile.TemporaryDirectory() as folder:
+        train(pathlib.Path(folder))
+        return tokenizers.load(folder)
+
+
+def _whole(folder: pathlib.Path, fill: Callable[[pathlib.Path], Any]) -> None:
+    """Makes a folder that is complete or absent: filled under another name, then renamed."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    fill(partial)
+    partial.replace(folder)
+
+
+def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[str]:
+    """Every text of the records, as the task's form words it."""
+    for record in records:
+        example = form.preprocess(record, options)
+        for pieces in (example.source, example.pieces):
+            if text := "".join(piece.text for piece in pieces):
+                yield text
+
+
+def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer,
+               workdir: pathlib.Path | None) -> model_config.ModelConfig:
+    """The workdir's model, else the pretrained folder's, else one of the config's sizes."""
+    classes = len(options["labels"]) if form.head in ("cls", "token") else 2
+    if config.pretrained:
+        return pretrained.read_config(config.pretrained, head=form.head, classes=classes,
+                                      overrides=running_settings(config))
+    sizes: dict[str, Any] = {**config.model, "architecture": form.architecture, "head": form.head,
+                             "vocabulary": tokenizer.vocabulary_size, "classes": classes}
+    for stack in ("encoder", "decoder"):
+        if stack not in form.architecture:
+            sizes[f"{stack}_layers"] = 0
+    return model_config.from_mapping(sizes)
+
+
+def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What of config.model applies to a pretrained model too: how it runs, not what it is."""
+    return {name: config.model[name] for name in RUNNING}
+
+
+def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelConfig) -> None:
+    """Learned positions end somewhere; rotary and relative ones do not."""
+    if shape.positions != "learned":
+        return
+    for name in ("length", "source_length"):
+        if config.batch[name] > shape.max_length and (name == "length" or shape.encoder_layers):
+            raise ValueError(f"config.batch.{name} is {config.batch[name]}, the model has "
+                             f"{shape.max_length} positions; set it to at most that")
+
+
+def read_records(spec: str, task: Task, targets: bool = True) -> Any:
+    """A source's records, each with the fields that the task needs."""
+    records = sources.load(spec, task.name)
+    for index, record in enumerate(records):
+        task.check(record, f"{spec} record {index}", targets)
+    return records
+
+
+def differing(model: model_config.ModelConfig, saved: Mapping[str, Any]) -> str:
+    """The first setting in which a saved model's shape differs, as text; empty where none does."""
+    for name, value in dataclasses.asdict(model).items():
+        if name in saved and saved[name] != value and name not in RUNNING:
+            return f"{name} is {value} in the config, {saved[name]} in the checkpoint"
+    return ""

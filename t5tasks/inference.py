@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An experiment, parameters and records in; answers, predictions and metrics out.
+
+Every process of a run goes through the same records in the same batches, whose rows are spread
+over the whole mesh; the answers come back to each of them whole. So no process waits for one that
+has run out of records, and every record counts exactly once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from t5tasks import decode, sharding
+from t5tasks.data import batches
+from t5tasks.data import features as feature_functions
+from t5tasks.data.features import Features
+from t5tasks.experiment import Experiment, check_ids
+from t5tasks.metrics import counts as counting
+from t5tasks.metrics import text as text_metrics
+from t5tasks.metrics.counts import Counts
+from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Prediction, Record
+from t5tasks.training import step as training_step
+
+Batch = dict[str, np.ndarray]
+METHODS = ("greedy", "sample", "beam")
+
+
+class Predictor:
+    """Answers records with one set of parameters; programs are compiled once a shape."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        """Raises ValueError for decode settings out of range."""
+        self.experiment = experiment
+        settings = experiment.config.decode
+        if settings.method not in METHODS:
+            raise ValueError(f"config.decode.method is {settings.method!r}, expected one of "
+                             f"{', '.join(METHODS)}")
+        self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
+        self._classify = jax.jit(
+            lambda parameters, inputs: jax.nn.softmax(
+                experiment.model.apply(parameters, inputs).astype(jnp.float32), axis=-1),
+            out_shardings=sharding.replicated(experiment.mesh))
+        self._sums = jax.jit(functools.partial(
+            training_step.loss_sums, experiment.model,
+            settings={"label_smoothing": 0.0, "z_loss": 0.0,
+                      "chunk_tokens": experiment.config.loss.chunk_tokens}))
+
+    def answers(self, parameters: Any, records: Iterable[Record], first: int = 0) -> Iterator[Answer]:
+        """One answer a record, in their order; `first` is the number of the first record."""
+        method = self.experiment.form.answers_by
+        answer = {CLASSES: self._classes, LABEL_SCORING: self._labels}.get(method, self._texts)
+        rows = ((index, self._prompt(record)) for index, record in enumerate(records, first))
+        waiting: dict[int, Answer] = {}
+        next_index = first
+        for indices, batch in batches.evaluation_batches(rows, self._prompt_shape):
+            waiting.update(zip(indices, answer(parameters, batch, indices), strict=False))
+            while next_index in waiting:
+                yield waiting.pop(next_index)
+                next_index += 1
+
+    def predictions(self, parameters: Any, records: Iterable[Record], first: int = 0
+                    ) -> Iterator[tuple[Record, Prediction]]:
+        """Each record with its prediction in the guide's shape, in order, a window at a time."""
+        seen: list[Record] = []
+
+        def remembered() -> Iterator[Record]:
+            for record in records:
+                seen.append(record)
+                yield record
+
+        for answer in self.answers(parameters, remembered(), first):
+            record = seen.pop(0)
+            yield record, self.experiment.task.postprocess(record, answer, self.experiment.options)
+
+    def evaluate(self, parameters: Any, records: Iterable[Record],
+                 seen: Callable[[Record, Prediction], None] = lambda record, prediction: None) -> Counts:
+        """The summed counts of the task's metrics over the records; `seen` gets every prediction."""
+        task, options = self.experiment.task, self.experiment.options
+        counts: Counts = {}
+        for record, prediction in self.predictions(parameters, records):
+            counts = counting.add(counts, task.count(record, prediction, options))
+            seen(record, prediction)
+        return counts
+
+    def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
+        """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""
+        rows = ((index, self.experiment.features(record)[0]) for index, record in enumerate(records))
+        total = dict.fromkeys(("token_loss", "token_correct", "token_count"), 0.0)
+        for _, batch in batches.evaluation_batches(rows, self.experiment.evaluation_shape):
+            sums = jax.device_get(self._sums(parameters, self._place(batch)))
+            for name, part in (("token_loss", "nll"), ("token_correct", "correct"), ("token_count", "weight")):
+                total[name] += float(sums[part])
+        return counting.as_counts(total)
+
+    def figures(self, counts: Counts, tokens: Counts) -> dict[str, float]:
+        """All figures: the task's, and loss, perplexity and accuracy of graded tokens."""
+        return {**self.experiment.task.figures(counts, self.experiment.options),
+                **text_metrics.token_figures(tokens)}
+
+    @functools.cached_property
+    def _label_tokens(self) -> tuple[jax.Array, jax.Array]:
+        """int32[L, M] and int32[L]: each label's tokens after the prompt's last text."""
+        experiment = self.experiment
+        assert experiment.form.label_texts is not None
+        rows: list[list[int]] = []
+        cue = feature_functions.Piece("\n", "prompt")
+        for text in experiment.form.label_texts(experiment.options):
+            tokens = feature_functions.tokenise(
+                (cue, feature_functions.Piece(text, "target"), feature_functions.special("eos", "target")),
+                experiment.tokenizer)
+            rows.append([int(token) for token, role in zip(tokens.ids, tokens.roles, strict=True)
+                         if role == "target"])
+        lengths = np.asarray([len(row) for row in rows], np.int32)
+        labels = np.zeros((len(rows), lengths.max()), np.int32)
+        for index, row in enumerate(rows):
+            labels[index, : len(row)] = row
+        return jnp.asarray(labels), jnp.asarray(lengths)
+
+    @property
+    def _new_tokens(self) -> int:
+        if self.experiment.form.answers_by == LABEL_SCORING:
+            return self._label_tokens[0].shape[1]
+        return self.experiment.config.decode.max_new_tokens
+
+    @property
+    def _prompt_shape(self) -> batches.Shape:
+        """As in evaluation; a decoder's prompt leaves room for its answer."""
+        shape, config = self.experiment.evaluation_shape, self.experiment.model.config
+        if config.architecture != "decoder" or config.positions != "learned":
+            return shape
+        return dataclasses.replace(shape, length=min(shape.length, config.max_length - self._new_tokens))
+
+    def _prompt(self, record: Record) -> Features:
+        experiment, shape = self.experiment, self._prompt_shape
+        if experiment.form.answers_by == CLASSES:
+            unlabelled = {name: value for name, value in record.items() if name not in experiment.task.targets}
+            return experiment.features(unlabelled)[0]
+        example = experiment.form.preprocess(record, experiment.options)
+        if example.source:
+            source = feature_functions.tokenise(example.source, experiment.tokenizer, shape.source_length)
+            check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
+            start = np.asarray([feature_functions.start_id(experiment.tokenizer)], np.int32)
+            return {"source_tokens": source.ids, "tokens": start}
+        pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
+        tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
+        check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")
+        return {"tokens": tokens.ids}
+
+    def _classes(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
+        inputs = {name: rows for name, rows in batch.items() if name not in training_step.LABELS}
+        return list(np.asarray(self._classify(parameters, self._place(inputs)), np.float64))
+
+    def _labels(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
+        model, (labels, lengths) = self.experiment.model, self._label_tokens
+        prompt = self._place(batch)
+        rows, width = batch["tokens"].shape
+        cache = self._start(parameters, rows, width + self._new_tokens)
+        sums = decode.log_probabilities(model.step, model.score, parameters, prompt["tokens"],
+                                        self._lengths(batch), cache, labels, lengths)
+        by_length = self.experiment.config.decode.length_normalised
+        return list(self._gather(decode.normalise(sums, lengths, by_length)).astype(np.float64))
+
+    def _texts(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
+        """Generated texts, special tokens left out."""
+        experiment = self.experiment
+        settings, special = experiment.config.decode, experiment.tokenizer.special
+        rows, width = batch["tokens"].shape
+        inputs = self._place(batch)
+        cache = self._start(parameters, rows, width + settings.max_new_tokens, inputs)
+        arguments = (experiment.model.step, parameters, inputs["tokens"], self._lengths(batch), cache)
+        ends = {"max_new_tokens": settings.max_new_tokens, "eos": np.asarray([special["eos"]], np.int32),
+                "pad": experiment.pad}
+        if settings.method == "beam":
+            beams = decode.search(*arguments, beams=settings.beams, length_penalty=settings.length_penalty,
+                                  early_stopping=settings.early_stopping, **ends)
+            tokens, lengths = beams.tokens[:, 0], beams.lengths[:, 0]
+        else:
+            greedy = settings.method == "greedy"
+            choice = decode.settings(rows, temperature=0.0 if greedy else settings.temperature,
+                                     top_k=settings.top_k, top_p=settings.top_p)
+            generated = decode.generate(*arguments, choice, self._keys(indices, rows), **ends)
+            tokens, lengths = generated.tokens, generated.lengths
+        texts = zip(self._gather(tokens)[: len(indices)], self._gather(lengths), strict=False)
+        return [experiment.tokenizer.decode([int(i) for i in row[:length]]) for row, length in texts]
+
+    def _keys(self, indices: list[int], rows: int) -> jax.Array:
+        """A record's key depends on the seed and its number alone, not on its batch."""
+        base = jax.random.key(self.experiment.config.seed)
+        numbers = np.asarray([*indices, *[0] * (rows - len(indices))], np.uint32)
+        return jax.vmap(lambda number: jax.random.key_data(jax.random.fold_in(base, number)))(numbers)
+
+    def _lengths(self, batch: Batch) -> jax.Array:
+        """int32[B]: tokens of each prompt, 1 for the rows that only fill the batch."""
+        return self._place({"lengths": np.maximum(batch["segments"].sum(1), 1).astype(np.int32)})["lengths"]
+
+    def _place(self, batch: Batch) -> dict[str, jax.Array]:
+        rows = len(batch["tokens"]) if "tokens" in batch else len(next(iter(batch.values())))
+        part = rows // jax.process_count()
+        mine = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+        return sharding.global_batch({name: rows[mine] for name, rows in batch.items()}, self.experiment.mesh)
+
+    def _gather(self, array: jax.Array) -> np.ndarray:
+        """The whole of a batch's answers, on every process."""
+        if jax.process_count() > 1:
+            array = jax.jit(lambda value: value, out_shardings=sharding.replicated(self.experiment.mesh))(array)
+        return np.asarray(array)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys and values seen so far: a value that goes into a decoder call and comes out of it.
+
+One array a layer, so that the decoding loop updates each in place. Row b's slots below
+`lengths[b]` are filled, without holes: a token's slot is its position, prompts of mixed lengths
+lie at the start of their rows, and what a padded token wrote is overwritten by the next one.
+
+    lengths = [2, 4]        keys[layer] = [[k0, k1, --, --, --, --],
+    capacity = 6                           [k0, k1, k2, k3, --, --]]
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    keys: tuple[jax.Array, ...]  # L of float[B, capacity, K, H]
+    values: tuple[jax.Array, ...]  # L of float[B, capacity, K, H]
+    lengths: jax.Array  # int32[B]
+    memory_keys: tuple[jax.Array, ...] = ()  # L of float[B, S, K, H], encoder-decoder only
+    memory_values: tuple[jax.Array, ...] = ()
+    memory_segments: jax.Array | None = None  # int32[B, S], 0 where padding
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens a row can hold."""
+        return self.keys[0].shape[1]
+
+    def take(self, rows: jax.Array) -> "Cache":
+        """Rows int32[B2] of the batch, in that order, repeated where named twice."""
+        return jax.tree.map(lambda array: jnp.take(array, rows, axis=0), self)
+
+    def reorder(self, rows: jax.Array) -> "Cache":
+        """Like `take`, for rows that stay within one example: its memory is the same for all."""
+        moved = [jax.tree.map(lambda array: jnp.take(array, rows, axis=0), part)
+                 for part in (self.keys, self.values, self.lengths)]
+        return dataclasses.replace(self, keys=moved[0], values=moved[1], lengths=moved[2])
+
+
+def empty(batch: int, capacity: int, layers: int, kv_heads: int, head_size: int,
+          dtype: jnp.dtype) -> Cache:
+    """A cache without tokens: zeros of [batch, capacity, kv_heads, head_size], a pair a layer."""
+    def zeros() -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros((batch, capacity, kv_heads, head_size), dtype) for _ in range(layers))
+
+    return Cache(keys=zeros(), values=zeros(), lengths=jnp.zeros(batch, jnp.int32))
+
+
+def write(stored: jax.Array, new: jax.Array, starts: jax.Array) -> jax.Array:
+    """Writes new[B, T, K, H] into stored[B, capacity, K, H] from slot starts[b] of each row."""
+    if new.shape[1] == 1:  # one token a row: a scatter, which XLA does in place
+        rows = jnp.arange(stored.shape[0])
+        return stored.at[rows, starts].set(new[:, 0], mode="drop", unique_indices=True)
+    update = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 0))
+    return update(stored, new, starts)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The small parts of a block: linear maps, norms, activations, and the dtype they compute in."""
+
+import functools
+import math
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from t5tasks.models.config import ModelConfig
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def compute_dtype(config: ModelConfig) -> jnp.dtype:
+    """bf16 where the default device multiplies it fast, f32 on a CPU, unless the config says."""
+    if config.compute_dtype != "auto":
+        return jnp.dtype(config.compute_dtype)
+    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+class Linear(nn.Module):
+    """An einsum with a learned second operand; the last `outputs` axes of its shape are new.
+
+    Parameters: kernel f32[shape], and with biases bias f32[shape[-outputs:]].
+    """
+
+    equation: str
+    shape: tuple[int, ...]
+    config: ModelConfig
+    outputs: int | None = None  # by default all axes but the first
+    biases: bool | None = None  # by default as the config says
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        new = self.shape[1:] if self.outputs is None else self.shape[-self.outputs:]
+        fan_in = math.prod(self.shape) // math.prod(new)
+        # BERT and GPT-2 start from a fixed deviation, T5 and Llama recipes from 1 / sqrt(fan in).
+        deviation = self.config.initializer_range or fan_in**-0.5
+        dtype = x.dtype
+        kernel = self.param("kernel", nn.initializers.normal(deviation), self.shape, jnp.float32)
+        y = jnp.einsum(self.equation, x, kernel.astype(dtype))
+        if self.config.biases if self.biases is None else self.biases:
+            y += self.param("bias", nn.initializers.zeros, new, jnp.float32).astype(dtype)
+        return y
+
+
+class Norm(nn.Module):
+    """LayerNorm (arxiv.org/abs/1607.06450) or RMSNorm (arxiv.org/abs/1910.07467), in f32."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        dtype, x = x.dtype, x.astype(jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        if c.norm == "layernorm":
+            x -= jnp.mean(x, axis=-1, keepdims=True)
+        x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + c.norm_epsilon) * scale
+        if c.norm == "layernorm" and c.biases:
+            x += self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        return x.astype(dtype)
+
+
+class FeedForward(nn.Module):
+    """D to F and back, plain or gated (arxiv.org/abs/2002.05202)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        hidden = Linear("BTD,DF->BTF", (c.width, c.feed_forward), c, name="up")(x)
+        if c.gated:
+            gate = Linear("BTD,DF->BTF", (c.width, c.feed_forward), c, name="gate")(x)
+            hidden = ACTIVATIONS[c.activation](gate) * hidden
+        else:
+            hidden = ACTIVATIONS[c.activation](hidden)
+        return Linear("BTF,FD->BTD", (c.feed_forward, c.width), c, name="down")(hidden)

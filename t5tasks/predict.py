@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of a JSON Lines file in, one prediction a line out, in their order.
+
+    python -m t5tasks.predict --workdir=DIR --input=FILE.jsonl --output=FILE.jsonl
+    python -m t5tasks.predict --config=FILE --config.pretrained=FOLDER --input=... --output=...
+
+The input is read as it is needed, so it may be larger than memory. The output grows by whole
+lines; run again, the same command goes on after the last whole one.
+"""
+
+import hashlib
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from absl import flags
+
+from t5tasks import command, experiment
+from t5tasks.data import sources
+from t5tasks.inference import Predictor
+from t5tasks.tasks.task import Record
+from t5tasks.trained import Trained, load
+from t5tasks.training.writers import ProgressLine, clock
+
+CONFIG = command.config_flag()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run")
+CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to use")
+INPUT = flags.DEFINE_string("input", None, "JSON Lines of records, or any source (file:, hub:, builtin:)")
+OUTPUT = flags.DEFINE_string("output", None, "JSON Lines of predictions, one a record")
+
+
+def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
+    """Writes the predictions that are missing in output; returns how many there are then.
+
+    Raises:
+      ValueError: a record without the task's fields, or an output that another command began.
+    """
+    run = trained.experiment
+    source = source if ":" in source.split("/")[0] else f"file:{source}"
+    done = _resume(output, {"input": source, "step": trained.step, "task": run.task.name,
+                            "workdir": str(run.workdir), "decode": json.loads(run.config.decode.to_json())})
+
+    def records() -> Iterator[Record]:
+        for index, record in enumerate(sources.read(source, run.task.name)):
+            run.task.check(record, f"{source} record {index}", targets=False)
+            yield record
+
+    lead = jax.process_index() == 0
+    started, written = time.perf_counter(), done
+    with output.open("a") as lines, ProgressLine(f"predict {run.task.name}", 0, done, quiet=not lead) as progress:
+        waiting = itertools.islice(records(), done, None)
+        for _, prediction in Predictor(run).predictions(trained.parameters, waiting, first=done):
+            if lead:
+                lines.write(json.dumps(prediction, ensure_ascii=False) + "\n")
+                lines.flush()
+            written += 1
+            seconds = time.perf_counter() - started
+            progress.update(written, f"{(written - done) / seconds:,.1f} a second, {clock(seconds)}")
+    return written
+
+
+def _resume(output: pathlib.Path, identity: dict[str, Any]) -> int:
+    """Whole lines already there, half a last line cut off; the file beside it says what made them."""
+    mark = output.with_name(f".{output.name}.run")
+    digest = {"identity": identity, "sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not output.exists():
+        experiment.write_json(mark, digest)
+        output.touch()
+        return 0
+    if not mark.exists() or json.loads(mark.read_text()) != json.loads(json.dumps(digest)):
+        raise ValueError(f"{output} exists and comes from another command; delete it or name another --output")
+    whole = done = 0
+    with output.open("rb") as lines:
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            done += 1
+    with output.open("rb+") as lines:
+        lines.truncate(whole)
+    return done
+
+
+def main(_: list[str]) -> None:
+    """The verb."""
+    if not INPUT.value or not OUTPUT.value:
+        raise ValueError("predict needs --input=FILE and --output=FILE")
+    trained = load(CONFIG.value, pathlib.Path(WORKDIR.value) if WORKDIR.value else None, CHECKPOINT.value)
+    count = predict(trained, INPUT.value, pathlib.Path(OUTPUT.value))
+    print(f"{OUTPUT.value}: {count} predictions")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device counts and parameter paths in, a mesh and where every array lies on it out.
+
+The mesh has three axes: `data` (batch), `fsdp` (batch, and a slice of every weight), `tensor`
+(heads, feed-forward and vocabulary). RULES says for each parameter which axis of the mesh splits
+which of its dimensions: exactly one rule matches a path, and there is no row for "the rest", so
+a new parameter cannot be forgotten. A dimension that its axis does not divide stays whole (four
+key/value heads on eight tensor devices), as grouped-query models need.
+"""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = PartitionSpec(("data", "fsdp"))
+
+# Path (joined by "/") → one entry per dimension of the unstacked parameter. Scanned stacks carry
+# a first axis of layers, which is never split.
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"^embedding$", ("tensor", "fsdp")),
+    (r"/(positions|token_types)$", (None, "fsdp")),
+    (r"/relative_bias/embedding$", (None, "tensor")),
+    (r"/(query|key|value)/kernel$", ("fsdp", "tensor", None)),
+    (r"/(query|key|value)/bias$", ("tensor", None)),
+    (r"/(attention|cross_attention)/out/kernel$", ("tensor", None, "fsdp")),
+    (r"/(attention|cross_attention)/out/bias$", (None,)),
+    (r"/feed_forward/(up|gate)/kernel$", ("fsdp", "tensor")),
+    (r"/feed_forward/(up|gate)/bias$", ("tensor",)),
+    (r"/feed_forward/down/kernel$", ("tensor", "fsdp")),
+    (r"/feed_forward/down/bias$", (None,)),
+    (r"_norm/(scale|bias)$", (None,)),
+    (r"^head/words/kernel$", ("fsdp", "tensor")),
+    (r"^head/pooler/kernel$", ("fsdp", "tensor")),
+    (r"^head/pooler/bias$", ("tensor",)),
+    (r"^head/classifier/kernel$", ("fsdp", None)),
+    (r"^head/classifier/bias$", (None,)),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
+    """A mesh over all devices; one size may be -1, for whatever is left.
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = [data, fsdp, tensor]
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"mesh sizes are data={data} fsdp={fsdp} tensor={tensor}; each must be "
+                         "positive, and at most one -1 (the rest)")
+    known = int(np.prod([size for size in sizes if size != -1]))
+    sizes = [len(devices) // known if size == -1 else size for size in sizes]
+    if int(np.prod(sizes)) != len(devices):
+        raise ValueError(f"a mesh of data={data} fsdp={fsdp} tensor={tensor} does not use the "
+                         f"{len(devices)} devices exactly; set sizes whose product is {len(devices)}")
+    return jax.make_mesh(tuple(sizes), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Where a batch lies: its first axis over `data` and `fsdp`."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same whole value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def check_batch(mesh: Mesh, size: int, name: str = "batch.size") -> None:
+    """Raises ValueError unless a batch of this size splits evenly over the mesh."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % parts:
+        raise ValueError(f"{name} is {size}, which the mesh's {parts} batch shards (data "
+                         f"{mesh.shape['data']} x fsdp {mesh.shape['fsdp']}) do not divide; use a "
+                         f"multiple of {parts}")
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A tree path as text: `decoder/layer_0/attention/query/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The one rule's entry for a parameter, less what the mesh does not divide.
+
+    Raises:
+      ValueError: no rule, or more than one, matches; or the rule's rank is not the parameter's.
+    """
+    matches = [entry for pattern, entry in RULES if re.search(pattern, name)]
+    if len(matches) != 1:
+        raise ValueError(f"{len(matches)} sharding rules match parameter {name!r}; expected one "
+                         "(see RULES in t5tasks/sharding.py)")
+    spec = (None, *matches[0]) if "/layers/" in f"/{name}" else matches[0]
+    if len(spec) != len(shape):
+        raise ValueError(f"the sharding rule of {name!r} has {len(spec)} dimensions, the parameter "
+                         f"is {shape}")
+    return PartitionSpec(*(axis if axis and size % mesh.shape[axis] == 0 else None
+                           for axis, size in zip(spec, shape, strict=True)))
+
+
+def parameter_shardings(parameters: Any, mesh: Mesh) -> Any:
+    """NamedSharding for every leaf of a parameter tree (of arrays or shapes)."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, parameter_spec(path_name(path), leaf.shape, mesh)),
+        parameters)
+
+
+def optimizer_shardings(state: Any, parameters: Any, mesh: Mesh) -> Any:
+    """Shardings of an optimizer's state: as its parameter where path and shape agree, else whole.
+
+    A leaf belongs to the parameter whose path ends its own (`0/mu/decoder/.../kernel`). Factored
+    statistics and counters have other shapes; they are small and lie whole on every device.
+    """
+    shapes = {path_name(path): leaf.shape
+              for path, leaf in jax.tree_util.tree_flatten_with_path(parameters)[0]}
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        parts = path_name(path).split("/")
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            if shapes.get(name) == leaf.shape:
+                return NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh))
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Puts this process's rows on its devices, as its part of the global batch."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry: a task's name in, its `Task` record out. The files of this folder are the tasks."""
+
+import difflib
+import functools
+import importlib
+import pathlib
+
+from t5tasks.tasks.task import Form, Task
+
+__all__ = ["Form", "Task", "get", "names"]
+
+NOT_TASKS = ("__init__", "task")
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The tasks' names: every module of this folder that defines TASK, sorted."""
+    folder = pathlib.Path(__file__).parent
+    return tuple(sorted(path.stem for path in folder.glob("*.py") if path.stem not in NOT_TASKS))
+
+
+def get(name: str) -> Task:
+    """The task of this name.
+
+    Raises:
+      ValueError: no such task; the nearest names and all names are listed.
+    """
+    if name not in names():
+        nearest = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise ValueError(f"unknown task {name!r}; {hint}tasks are {', '.join(names())}")
+    return importlib.import_module(f"t5tasks.tasks.{name}").TASK

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a task is: its record's fields in, pieces, a loss mask, predictions and metrics out."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from t5tasks.data.features import Example, LossMask
+from t5tasks.metrics.counts import Counts
+
+Record = Mapping[str, Any]
+Options = Mapping[str, Any]
+Prediction = dict[str, Any]
+# What a model says to one example: a text, or probabilities f64[C] over the task's labels.
+Answer = str | np.ndarray
+
+CLASSES, LABEL_SCORING, GENERATION = "classes", "label scoring", "generation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One way to cast a task: an architecture, a head, and how its answer is read."""
+
+    architecture: str  # encoder, decoder or encoder_decoder
+    head: str  # a head of models.config.HEADS
+    answers_by: str  # CLASSES, LABEL_SCORING or GENERATION
+    preprocess: Callable[[Record, Options], Example]  # without the target fields: the prompt
+    loss_mask: LossMask  # roles of T tokens → f32[T]
+    label_texts: Callable[[Options], Sequence[str]] | None = None  # LABEL_SCORING's continuations
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A chapter of the guide.
+
+    Attributes:
+      fields: type of each field that a record must have to be predicted.
+      targets: those it needs besides to be trained on or scored.
+      options: names and defaults of what a config may set under `config.task`.
+      postprocess: answer → the prediction in the guide's shape.
+      count: record, prediction → what the example adds to the metrics.
+      figures: summed counts → metrics by name.
+      metric: the one figure that picks the best checkpoint; higher is better unless it is a loss
+        or perplexity.
+      baselines: records → figures of `metric` that need no model (chance, majority, copy).
+      resolve: options, a loader of the training records → options with what only those can tell
+        (the labels); it loads them only if something is open.
+      notes: summed counts → texts to be quoted with figures (sacreBLEU's signatures).
+    """
+
+    name: str
+    chapter: str
+    fields: Mapping[str, type]
+    targets: Mapping[str, type]
+    options: Mapping[str, Any]
+    forms: Mapping[str, Form]
+    postprocess: Callable[[Record, Answer, Options], Prediction]
+    count: Callable[[Record, Prediction, Options], Counts]
+    figures: Callable[[Counts, Options], dict[str, float]]
+    metric: str
+    baselines: Callable[[Sequence[Record], Options], dict[str, float]]
+    resolve: Callable[[Options, Callable[[], Iterable[Record]]], Options] = lambda options, load: options
+    notes: Callable[[Counts, Options], dict[str, str]] = lambda counts, options: {}
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a larger figure of `metric` is the better one."""
+        return not any(word in self.metric for word in ("loss", "perplexity", "error"))
+
+    def form(self, architecture: str) -> Form:
+        """The form for an architecture; ValueError lists those there are."""
+        if architecture not in self.forms:
+            raise ValueError(f"task {self.name} has no {architecture!r} form; "
+                             f"config.architecture may be {', '.join(self.forms)}")
+        return self.forms[architecture]
+
+    def check(self, record: Record, where: str, targets: bool = True) -> None:
+        """Raises ValueError, naming record and field, unless the record has what the task reads."""
+        for field, kind in {**self.fields, **(self.targets if targets else {})}.items():
+            if record.get(field) is None:
+                raise ValueError(f"{where}: no field {field!r}; a record of {self.name} needs "
+                                 f"{', '.join({**self.fields, **self.targets})}, this one has "
+                                 f"{', '.join(record) or 'none'}")
+            if not isinstance(record[field], kind):
+                raise ValueError(f"{where}: field {field!r} is {type(record[field]).__name__} "
+                                 f"{record[field]!r:.60}, expected {kind.__name__}")

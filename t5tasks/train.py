@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A config in, a trained model in a workdir out; run again, it goes on where it stopped.
+
+    python -m t5tasks.train --config=configs/translation.py --workdir=DIR [--config.NAME=VALUE ...]
+"""
+
+import math
+import pathlib
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+
+from t5tasks import command, configuration, experiment, pretrained, sharding
+from t5tasks.data import batches
+from t5tasks.experiment import Experiment
+from t5tasks.inference import Predictor
+from t5tasks.training import optimizer as optimizers
+from t5tasks.training import state as states
+from t5tasks.training.checkpoint import Checkpoints
+from t5tasks.training.loop import Hooks, Plan, fit
+from t5tasks.training.state import TrainState
+from t5tasks.training.step import make_train_step
+from t5tasks.training.writers import MetricsWriter, ProgressLine
+
+CONFIG = command.config_flag()
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: config, tokenizer, checkpoints, metrics")
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
+    """Trains to the end and returns the last evaluation's figures; see the module for resuming.
+
+    Raises:
+      ValueError: whatever does not fit, in one line. NonFiniteLossError: the loss diverged.
+    """
+    run = experiment.build(config, workdir)
+    records = experiment.read_records(config.data.train, run.task)
+    validation = _head(experiment.read_records(config.data.validation, run.task), config.train.validation_records)
+    plan = make_plan(config, run, records)
+    optimizer = optimizers.build(config.optimizer, plan.steps)
+    with Checkpoints(workdir / "checkpoints", run.task.metric, run.task.higher_is_better) as checkpoints:
+        latest = checkpoints.latest()
+        shapes = states.state_shapes(run.model, optimizer)
+        identity = fingerprint(run, plan, len(records))
+        if latest is None:
+            state = _first_state(run, optimizer)
+            experiment.save(run)
+            experiment.write_json(workdir / "environment.json", environment())
+        else:
+            _check_identity(checkpoints.run_of(latest)["fingerprint"], identity)
+            state = checkpoints.restore(run.model, shapes, run.mesh, latest)
+        if int(state.step) >= plan.steps:
+            figures = checkpoints.run_of(latest or 0).get("figures", {})
+            print(f"{workdir}: finished at step {int(state.step)} of {plan.steps}; {_summary(figures)}")
+            return figures
+        return _run(run, records, validation, plan, optimizer, state, checkpoints, identity)
+
+
+def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: Any, state: TrainState,
+         checkpoints: Checkpoints, identity: Mapping[str, Any]) -> dict[str, float]:
+    config, workdir = run.config, run.workdir
+    assert workdir is not None
+    data = iter(batches.training_batches(
+        records, lambda record: run.training_features(record), run.shape, config.seed,
+        jax.process_index(), jax.process_count()))
+    first = int(state.step)
+    if first:
+        data.set_state(checkpoints.run_of(first)["data"])
+    predictor = Predictor(run)
+    latest_figures: dict[str, float] = {}
+    lead = jax.process_index() == 0
+    writer = MetricsWriter(workdir, first) if lead else None
+    progress = ProgressLine(run.task.name, plan.steps, first, quiet=not lead)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        figures = predictor.figures(predictor.evaluate(state.parameters, validation),
+                                    predictor.token_counts(state.parameters, validation))
+        latest_figures.clear()
+        latest_figures.update(figures)
+        progress.say(f"step {int(state.step)} validation {_summary(figures, run.task.metric)}")
+        return figures
+
+    def save(state: TrainState, metrics: Mapping[str, float] | None) -> None:
+        checkpoints.save(run.model, state, {"data": data.get_state(), "fingerprint": identity,
+                                            "figures": dict(latest_figures)}, metrics)
+
+    step = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches),
+                   donate_argnums=0)
+    hooks = Hooks(place=lambda batch: sharding.global_batch(batch, run.mesh), evaluate=evaluate, save=save,
+                  learning_rate=optimizers.schedule(config.optimizer, plan.steps))
+    with progress:
+        if first:
+            progress.say(f"resuming at step {first} of {plan.steps}")
+        fit(state, step, data, run.model.config, plan, hooks, writer, progress)
+    if writer:
+        writer.close()
+    return dict(latest_figures)
+
+
+def make_plan(config: ml_collections.ConfigDict, run: Experiment, records: Sequence[Any]) -> Plan:
+    """Steps of the run and its intervals, zeros in the config filled in."""
+    train = config.train
+    steps = train.steps or math.ceil(train.epochs * rows_per_epoch(run, records) / config.batch.size)
+    evaluate_every = train.evaluate_every or max(math.ceil(steps / 4), 1)
+    return Plan(steps=steps, log_every=max(train.log_every, 1), evaluate_every=evaluate_every,
+                checkpoint_every=train.checkpoint_every or evaluate_every, on_nan=train.on_nan)
+
+
+def rows_per_epoch(run: Experiment, records: Sequence[Any], sample: int = 2000) -> float:
+    """Rows that one pass over the records fills: records, or packed rows judged by a sample.
+
+    Raises:
+      ValueError: no record of the sample has anything graded.
+    """
+    indices = np.unique(np.linspace(0, len(records) - 1, min(sample, len(records))).astype(int))
+    made = [run.training_features(records[int(index)]) for index in indices]
+    kept = [features for features in made if features is not None]
+    if not kept:
+        raise ValueError(f"none of {len(made)} records of {run.config.data.train} has a graded token "
+                         f"within batch.length {run.config.batch.length}; look with python -m t5tasks.explain")
+    rows = len(records) * len(kept) / len(made)
+    if not run.shape.packing:
+        return rows
+    if "token_types" in kept[0]:
+        raise ValueError("config.batch.packing is True, but a [CLS] head has one answer a row; set it to False")
+    filled = max(np.mean([len(f[name]) for f in kept]) / length for name, length in (
+        ("tokens", run.shape.length), ("source_tokens", run.shape.source_length)) if name in kept[0])
+    return rows * float(filled)
+
+
+def fingerprint(run: Experiment, plan: Plan, records: int) -> dict[str, Any]:
+    """What the order and content of batches depend on; a resumed run must agree in all of it."""
+    config = configuration.plain(run.config)
+    return {"data.train": config["data"]["train"], "records": records, "seed": config["seed"],
+            "batch": {name: config["batch"][name] for name in ("size", "length", "source_length", "packing",
+                                                              "micro_batches")},
+            "task": {name: list(value) if isinstance(value, tuple) else value
+                     for name, value in run.options.items()},
+            "tokenizer": run.tokenizer.fingerprint, "processes": jax.process_count(), "steps": plan.steps,
+            "optimizer": config["optimizer"]}
+
+
+def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for name, value in now.items():
+        if saved.get(name) != value:
+            raise ValueError(f"cannot resume: {name} was {saved.get(name)} when the run began and is {value} "
+                             "now; set it back, or use another --workdir")
+
+
+def _first_state(run: Experiment, optimizer: Any) -> TrainState:
+    parameters = None
+    if run.config.pretrained:
+        loaded = pretrained.load(run.config.pretrained, head=run.form.head, classes=run.model.config.classes,
+                                 mesh=run.mesh, overrides=experiment.running_settings(run.config),
+                                 seed=run.config.seed)
+        parameters = loaded.parameters
+        if loaded.new:
+            print(f"new parameters, not in {run.config.pretrained}: {', '.join(loaded.new)}", file=sys.stderr)
+    return states.initialise(run.model, optimizer, run.mesh, run.config.seed, parameters)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for the record."""
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "datasets", "tokenizers",
+                "sentencepiece", "numpy")
+    return {"python": platform.python_version(), "platform": platform.platform(),
+            "devices": [device.device_kind for device in jax.devices()], "processes": jax.process_count(),
+            "packages": {name: metadata.version(name) for name in packages}, "command": sys.argv}
+
+
+def _head(records: Any, count: int) -> Any:
+    return records.select(range(min(count, len(records)))) if count else records
+
+
+def _summary(figures: Mapping[str, float], first: str = "") -> str:
+    """The main figure first, then the scalar rest that people look at."""
+    shown = [name for name in (first, "loss", "perplexity", "token_accuracy") if name in figures]
+    return "  ".join(f"{name} {figures[name]:.4f}" for name in shown)
+
+
+def main(_: list[str]) -> None:
+    """The verb."""
+    if CONFIG.value is None or not WORKDIR.value:
+        raise ValueError("train needs --config=FILE and --workdir=DIR")
+    train(CONFIG.value, pathlib.Path(WORKDIR.value))
+
+
+if __name__ == "__main__":
+    command.run(main)

