@@ -13,6 +13,7 @@ tokenizer_config.json and generation_config.json.
 
 import dataclasses
 import json
+import math
 import pathlib
 import struct
 
@@ -89,9 +90,7 @@ def read_tensors(content: bytes, name: str) -> tuple[Header, dict[str, np.ndarra
     """
     header = read_header(content, name)
     shapes = header.shapes()
-    # In whole numbers of Python: a damaged header can ask for more than 64 bits hold.
-    counts = {key: shape[0] * shape[-1] * (shape[1] if len(shape) == 3 else 1) if len(shape) > 1
-              else shape[0] for key, shape in shapes.items()}
+    counts = {key: math.prod(shape) for key, shape in shapes.items()}
     expected = 28 + 4 * sum(counts.values())
     if len(content) != expected:
         wrong = "it is truncated" if len(content) < expected else "there are bytes after its end"
@@ -218,8 +217,8 @@ def convert(model: pathlib.Path, tokenizer: pathlib.Path, output: pathlib.Path) 
     pieces = read_pieces(_content(tokenizer), header.vocabulary, tokenizer.name)
     proto = sentencepiece_model(pieces, tokenizer.name)
     output.mkdir(parents=True, exist_ok=True)
-    named = hugging_face_tensors(header, tensors)
-    safetensors.numpy.save_file(named, output / "model.safetensors", metadata={"format": "pt"})
+    weights = safetensors.numpy.save(hugging_face_tensors(header, tensors), metadata={"format": "pt"})
+    (output / "model.safetensors").write_bytes(weights)
     (output / "tokenizer.model").write_bytes(proto)
     _write_json(output / "config.json", hugging_face_config(header))
     _write_json(output / "generation_config.json", {"bos_token_id": BEGIN, "eos_token_id": END})

@@ -2,10 +2,12 @@
 """A verb's main function in, a process out: flags parsed, mistakes told in one clear line."""
 
 import os
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -22,6 +24,9 @@ def run(main: Callable[[list[str]], Any]) -> None:
     error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.set_verbosity(logging.WARNING)
+    if not jax.config.jax_compilation_cache_dir:  # a program compiled once is there for the next run
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
     try:
         app.run(main)
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:

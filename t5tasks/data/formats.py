@@ -175,7 +175,7 @@ def _read_jsonl(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
     for number, line in _lines(path, layout.encoding):
         if line.strip():
             place = f"{path}:{number}"
-            yield place, _object(_json(line, path, number), place)
+            yield place, _object(_json(line.strip(), path, number), place)
 
 
 def _read_csv(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
@@ -320,25 +320,28 @@ def table(located: Iterator[Located], line: str) -> pa.Table:
       line: where the records come from, for errors.
 
     Raises:
-      ValueError: what `located` raises, no field in any record, values of different types in one
-        column (1 and 2.5, 1 and "1": a table would change one of them), or what Arrow cannot hold.
+      ValueError: what `located` raises, no record, a record without fields, values of different
+        types in one column (1 and 2.5, 1 and "1": a table would change one of them), or values
+        that Arrow cannot hold.
     """
     kinds: dict[str, tuple[str, str]] = {}
     tables = []
     while part := list(itertools.islice(located, ROWS_AT_ONCE)):
         for place, record in part:
+            if not record:
+                raise ValueError(f"{place}: the record has no field")
             for name, value in record.items():
                 _observe(name, value, place, kinds)
         names = dict.fromkeys(name for _, record in part for name in record)
         columns = {name: _column(name, part) for name in names}
         tables.append(pa.table(columns))
+    if not tables:
+        raise ValueError(f"no records in {line}")
     try:
         # Permissive: a part in which a field is absent or empty takes the type of the others.
         joined = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(f"{line}: {error}") from error
-    if not joined.num_columns:
-        raise ValueError(f"no fields in any record of {line}")
     return joined
 
 

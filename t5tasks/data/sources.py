@@ -6,20 +6,23 @@
     file:data/train.en.gz,data/train.de.gz?format=parallel&columns=source,target
     hub:NAME_OR_FOLDER?config=NAME&split=train
 
-Every source understands the same edits, done in this order:
+Every source understands the same edits. They are done in this order, so that all of them speak of
+the fields as the source names them:
 
+    where=label:0|1,lang:en       keeps the records that fit every condition
+    values=label:0=no|1=yes       replaces values, in lists too; a value without a rule is an error
     columns=a,b                   keeps these fields (of csv and tsv without a header, parallel and
                                   conll it says instead what the columns are: `formats.Layout`)
     rename=old:new,old2:new2      renames fields
-    values=label:0=no|1=yes       replaces values, in lists too; a value without a rule is an error
-    where=label:yes|no,lang:en    keeps the records that fit every condition
-    limit=100                     keeps the first ones
+    skip=900                      leaves out the first records
+    limit=100                     keeps the first of the rest
 
 A `file:` also takes format=, encoding= and strip_prefix= (`formats`), a `hub:` config= and split=.
 A sign that separates (, : = | & ? %) is written %2C %3A %3D %7C %26 %3F %25 where it is meant.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -34,7 +37,7 @@ import pyarrow.parquet
 from t5tasks.data import formats, world
 from t5tasks.data.formats import Located, Record, nearest
 
-EDITS = ("columns", "rename", "values", "where", "limit")
+EDITS = ("columns", "rename", "values", "where", "skip", "limit")
 OPTIONS = {
     "builtin": ("size", "seed", *EDITS),
     "file": ("format", "encoding", "strip_prefix", *EDITS),
@@ -78,8 +81,7 @@ class Spec:
             field = urllib.parse.unquote(field)
             if not (field and colon) or field in pairs:
                 raise ValueError(
-                    f"{name}={self.options[name]} in {self.line}: expected {name}=field:…, each "
-                    "field once"
+                    f"{name}={self.options[name]} in {self.line}: expected {name}=field:…, each field once"
                 )
             pairs[field] = rest
         return pairs
@@ -89,11 +91,17 @@ class Spec:
 class Edits:
     """What is done to every record after reading; see the module's first lines."""
 
+    where: dict[str, frozenset[str]]
+    values: dict[str, dict[str, str]]
     columns: tuple[str, ...]
     rename: dict[str, str]
-    values: dict[str, dict[str, str]]
-    where: dict[str, frozenset[str]]
+    skip: int
     limit: int | None
+
+    @functools.cached_property
+    def named(self) -> frozenset[str]:
+        """The fields that a record must have before it is edited."""
+        return frozenset((*self.where, *self.values, *self.columns))
 
 
 def load(spec: str, task: str = "") -> datasets.Dataset:
@@ -114,7 +122,7 @@ def load(spec: str, task: str = "") -> datasets.Dataset:
     if source.scheme != "hub" or edits.values or edits.where:
         return _in_memory(formats.table(_records(source, edits, task), spec))
     dataset = _hub(source)
-    for name in (*edits.columns, *edits.rename):
+    for name in edits.named:
         _require_field(name, dataset.column_names, spec)
     if edits.columns:
         dataset = dataset.select_columns(list(edits.columns))
@@ -122,7 +130,10 @@ def load(spec: str, task: str = "") -> datasets.Dataset:
     dataset = dataset.rename_columns(edits.rename)
     if len(dataset) == 0:
         raise ValueError(f"no records in {spec}")
-    return dataset if edits.limit is None else dataset.select(range(min(edits.limit, len(dataset))))
+    stop = len(dataset) if edits.limit is None else min(edits.skip + edits.limit, len(dataset))
+    if edits.skip >= stop:
+        raise ValueError(f"no records in {spec}: it has {len(dataset)}")
+    return dataset.select(range(edits.skip, stop))
 
 
 def read(spec: str, task: str = "") -> Iterator[Record]:
@@ -153,9 +164,7 @@ def _parse(line: str) -> tuple[Spec, Edits]:
     for part in query.split("&") if query else []:
         key, _, value = part.partition("=")
         if key not in OPTIONS[scheme]:
-            raise ValueError(
-                f"unknown option {key!r} of {scheme}: in {line}: {nearest(key, OPTIONS[scheme])}"
-            )
+            raise ValueError(f"unknown option {key!r} of {scheme}: in {line}: {nearest(key, OPTIONS[scheme])}")
         if key in options or not value:
             raise ValueError(f"option {key!r} in {line} stands twice or has no value")
         options[key] = value
@@ -171,8 +180,7 @@ def _edits(spec: Spec) -> Edits:
     rename = {old: unquote(new) for old, new in spec.pairs("rename").items()}
     if len(set(rename.values())) < len(rename) or not all(rename.values()):
         raise ValueError(
-            f"rename={spec.options['rename']} in {spec.line}: two fields would share "
-            "one name, or a name is empty"
+            f"rename={spec.options['rename']} in {spec.line}: two fields would share one name, or a name is empty"
         )
     values: dict[str, dict[str, str]] = {}
     for field, rules in spec.pairs("values").items():
@@ -185,7 +193,7 @@ def _edits(spec: Spec) -> Edits:
         for field, texts in spec.pairs("where").items()
     }
     columns = tuple(unquote(name) for name in spec.names("columns"))
-    return Edits(columns, rename, values, where, spec.number("limit", 1))
+    return Edits(where, values, columns, rename, spec.number("skip", 0) or 0, spec.number("limit", 1))
 
 
 def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
@@ -214,15 +222,15 @@ def _made(spec: Spec, task: str) -> list[Record]:
 
 
 def _edited(located: Iterable[Located], edits: Edits, line: str) -> Iterator[Located]:
-    kept = 0
+    fitting = kept = 0
     for place, record in located:
-        record = _edit(record, edits, place)
-        for name, accepted in edits.where.items():
+        for name in edits.named:
             _require_field(name, record, place)
-            if _text(record[name]) not in accepted:
-                break
-        else:
-            yield place, record
+        if all(_text(record[name]) in accepted for name, accepted in edits.where.items()):
+            fitting += 1
+            if fitting <= edits.skip:
+                continue
+            yield place, _edit(record, edits, place)
             kept += 1
             if kept == edits.limit:
                 return
@@ -231,19 +239,16 @@ def _edited(located: Iterable[Located], edits: Edits, line: str) -> Iterator[Loc
 
 
 def _edit(record: Record, edits: Edits, place: str) -> Record:
-    for name in (*edits.columns, *edits.rename):
-        _require_field(name, record, place)
+    for name, rules in edits.values.items():
+        record = record | {name: _replaced(record[name], rules, name, place)}
     if edits.columns:
         record = {name: record[name] for name in edits.columns}
-    if edits.rename:
-        record = _renamed(record, edits.rename, place)
-    for name, rules in edits.values.items():
-        _require_field(name, record, place)
-        record = record | {name: _replaced(record[name], rules, name, place)}
-    return record
+    return _renamed(record, edits.rename, place) if edits.rename else record
 
 
 def _renamed(record: Record, rename: dict[str, str], place: str) -> Record:
+    for name in rename:
+        _require_field(name, record, place)
     renamed = {rename.get(name, name): value for name, value in record.items()}
     if len(renamed) < len(record):
         taken = sorted(set(rename.values()) & (set(record) - set(rename)))
@@ -280,11 +285,14 @@ def _hub(spec: Spec) -> datasets.Dataset:
     name = urllib.parse.unquote(spec.place)
     root = pathlib.Path(name).expanduser()
     path = root / spec.options.get("config", "")
-    if path.is_file():
-        found = _tables([path], spec.line)
+    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    if path.is_file() or saved:
+        found = datasets.load_from_disk(str(path)) if saved else _tables([path], spec.line)
+        split = spec.options.get("split")
+        if isinstance(found, datasets.Dataset) and split not in (None, str(found.split)):
+            raise ValueError(f"{spec.line}: {path} is one split ({found.split}): leave split= out")
     elif path.is_dir():
-        saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-        found = datasets.load_from_disk(str(path)) if saved else _folder(path, spec)
+        found = _folder(path, spec)
     elif root.exists() or name.endswith(FOLDER_FORMATS) or name[0] in "./~" or name.count("/") > 1:
         raise ValueError(f"{spec.line}: there is no file or folder {path}")
     else:

@@ -3,9 +3,7 @@
 
 Two kinds stand behind the one `Tokenizer` protocol: SentencePiece models (T5, Llama, and what
 `train` makes) and the pipelines of the `tokenizers` library (WordPiece, byte-level BPE, any
-tokenizer.json). Neither ever adds a special token, and neither lets text forge one:
-
-    encode("a </s>").ids contains no special["eos"]
+tokenizer.json). Neither adds a special token, and in neither does "</s>" in a text become one.
 
 Offsets are what question answering, entities and loss masks stand on: `text[start:end]` is what a
 token covers. Starts and ends never decrease. An empty span is a token without text of its own,
@@ -103,9 +101,14 @@ class _Base(Tokenizer):
             raise ValueError(f"cannot decode id {min(ids)}: ids start at 0")
         return [int(i) for i in ids if i < self.vocabulary_size and int(i) not in self._hidden]
 
-    def _check(self, id: int) -> None:
+    @abc.abstractmethod
+    def _piece(self, id: int) -> str | None: ...
+
+    def piece(self, id: int) -> str:
+        """Returns the piece as the vocabulary spells it, such as "▁the", "##ing" or "Ġthe"."""
         if not 0 <= id < self.vocabulary_size:
             raise ValueError(f"there is no piece {id}: ids are 0 to {self.vocabulary_size - 1}")
+        return self._piece(id) or f"<{id}>"  # numbers between the added ones may be free
 
     def _write(self, folder: str | pathlib.Path, name: str, content: bytes) -> None:
         folder = pathlib.Path(folder)
@@ -157,12 +160,9 @@ class SentencePieceTokenizer(_Base):
         """Returns the text of the ids; special and added ids are skipped."""
         return self._model.decode(self._shown(ids))
 
-    def piece(self, id: int) -> str:
-        """Returns the piece as the vocabulary spells it, "▁" for a space."""
-        self._check(id)
-        if id < self._model.get_piece_size():
-            return self._model.id_to_piece(id)
-        return self._added.get(id, f"<{id}>")
+    def _piece(self, id: int) -> str | None:
+        known = id < self._model.get_piece_size()
+        return self._model.id_to_piece(id) if known else self._added.get(id)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes spiece.model and tokenizer_config.json."""
@@ -201,10 +201,8 @@ class PipelineTokenizer(_Base):
         """Returns the text of the ids; special ids are skipped."""
         return self._pipeline.decode(self._shown(ids), skip_special_tokens=False)
 
-    def piece(self, id: int) -> str:
-        """Returns the piece as the vocabulary spells it, such as "##ing" or "Ġthe"."""
-        self._check(id)
-        return self._pipeline.id_to_token(id) or f"<{id}>"
+    def _piece(self, id: int) -> str | None:
+        return self._pipeline.id_to_token(id)
 
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json."""
@@ -214,14 +212,12 @@ class PipelineTokenizer(_Base):
 def load(path: str | pathlib.Path) -> Tokenizer:
     """Returns the tokenizer of a folder (tokenizer.json first) or of one of its files.
 
-    Raises:
-      ValueError: nothing there, no known file, or a file that is not what its name says.
+    Raises ValueError for no file, no known file, or a file that is not what its name says.
     """
     path = pathlib.Path(path)
-    if path.is_dir():
-        path = _known_file(path)
-    elif not path.exists():
+    if not path.exists():
         raise ValueError(f"no tokenizer at {path}: there is no such file or folder")
+    path = _known_file(path) if path.is_dir() else path
     settings = _settings(path.parent)
     content = _content(path)
     try:
@@ -239,9 +235,7 @@ def load(path: str | pathlib.Path) -> Tokenizer:
         raise ValueError(f"{path} is no {kind} that can be read: {error}") from error
 
 
-def train(
-    texts: Iterable[str], size: int, folder: str | pathlib.Path, kind: str = "unigram"
-) -> Tokenizer:
+def train(texts: Iterable[str], size: int, folder: str | pathlib.Path, kind: str = "unigram") -> Tokenizer:
     """Trains a SentencePiece model on the texts, saves it in the folder and returns it.
 
     Pad is 0, eos 1, unk 2, bos 3; what the texts do not spell is spelled in bytes, and nothing
@@ -250,13 +244,12 @@ def train(
 
     Args:
       texts: the corpus, held in memory while it trains.
-      size: the exact number of pieces. It is never lowered silently: a corpus too small for it
-        is an error that says the largest possible size.
+      size: the exact number of pieces.
       folder: where spiece.model and tokenizer_config.json go.
       kind: "unigram" (T5) or "bpe" (Llama).
 
-    Raises:
-      ValueError: an unknown kind, no text, or a size that the texts do not allow.
+    Raises ValueError for an unknown kind, no text, or a size that the texts do not allow: it is
+    never lowered silently, and the error says the largest possible one.
     """
     if kind not in ("unigram", "bpe"):
         raise ValueError(f'kind={kind!r} is not known: use "unigram" or "bpe"')
@@ -321,13 +314,12 @@ def _known_file(folder: pathlib.Path) -> pathlib.Path:
 def _content(path: pathlib.Path) -> bytes:
     """The bytes of the file, refused where a download left something else under its name."""
     content = path.read_bytes()
-    opening = content[:64].lstrip().lower()
-    if opening.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a Git LFS pointer, not the file: fetch it with git lfs pull")
-    if opening.startswith((b"<!doctype", b"<html")):
-        raise ValueError(f"{path} is an HTML page, not a tokenizer: download the raw file")
     if not content:
         raise ValueError(f"{path} is empty: expected a tokenizer")
+    if content.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file: fetch it with git lfs pull")
+    if content[:64].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise ValueError(f"{path} is an HTML page, not a tokenizer: download the raw file")
     return content
 
 
@@ -342,8 +334,8 @@ def _settings(folder: pathlib.Path) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / name} is no readable JSON object: {error}") from error
         if name == "added_tokens.json":
-            found = {str(id): {"content": text, "special": True} for text, id in found.items()}
-            found = {"added_tokens_decoder": found}
+            tokens = {str(id): {"content": text, "special": True} for text, id in found.items()}
+            found = {"added_tokens_decoder": tokens}
         merged |= found
     return merged
 
@@ -359,10 +351,9 @@ def _special(
     marked: set[int] | None,
     known: Mapping[str, int],
 ) -> dict[str, int]:
-    """Special ids: as the folder's JSON names them, else by convention.
+    """Special ids as the folder's JSON names them, else by convention.
 
-    A conventional name counts only for a token the file marks as special (`marked`), and for
-    none that the model itself has settled (`known`).
+    Convention speaks only for `marked` ids, and of no name that the model has `known` by itself.
     """
     special = {}
     for name in SPECIAL_NAMES:
@@ -370,9 +361,9 @@ def _special(
         if text is not None and (id := find(text)) is not None:
             special[name] = id
         elif name not in known:
-            ids = [find(text) for text in CONVENTIONAL_NAMES[name]]
-            fitting = [id for id in ids if id is not None and (marked is None or id in marked)]
-            special |= {name: fitting[0]} if fitting else {}
+            for id in map(find, reversed(CONVENTIONAL_NAMES[name])):
+                if id is not None and (marked is None or id in marked):
+                    special[name] = id  # the first of the names has the last word
     return special
 
 
@@ -400,16 +391,11 @@ def _word_piece(content: str, settings: Mapping[str, Any]) -> str:
 def _byte_level(vocabulary: pathlib.Path, merges: pathlib.Path, settings: Mapping[str, Any]) -> str:
     """The pipeline of GPT-2: pieces of bytes, merged in the order of a list."""
     for path in (vocabulary, merges):
-        if not path.is_file():
-            raise ValueError(f"no {path.name} beside its partner: expected it as {path}")
         _content(path)
-    model = tokenizers.models.BPE.from_file(str(vocabulary), str(merges))
-    pipeline = tokenizers.Tokenizer(model)
+    pipeline = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(vocabulary), str(merges)))
     prefix = settings.get("add_prefix_space", False)
     pipeline.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     pipeline.decoder = tokenizers.decoders.ByteLevel()
     added = sorted(settings.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0]))
-    for _, token in added:
-        special = bool(token.get("special"))
-        pipeline.add_tokens([tokenizers.AddedToken(token["content"], special=special)])
+    pipeline.add_tokens([tokenizers.AddedToken(t["content"], special=bool(t.get("special"))) for _, t in added])
     return pipeline.to_str()

@@ -106,12 +106,25 @@ class ModelConfig:
             raise ValueError(f"model.dropout is {self.dropout}; it must be in [0, 1)")
         if self.positions == "rotary" and self.head_size % 2:
             raise ValueError(f"model.head_size is {self.head_size}; rotary positions need it even")
+        self._check_relative()
         encoder, decoder = (a in self.architecture for a in ("encoder", "decoder"))
         if encoder != (self.encoder_layers > 0) or decoder != (self.decoder_layers > 0):
             raise ValueError(
                 f"model.architecture is {self.architecture} but encoder_layers is "
                 f"{self.encoder_layers} and decoder_layers is {self.decoder_layers}: a stack that "
                 "the architecture has needs layers, one that it lacks must have 0")
+
+    def _check_relative(self) -> None:
+        """Half of a direction's buckets are single distances; the others need distances to share."""
+        if self.positions != "relative":
+            return
+        least = 2 if self.architecture == "decoder" else 4
+        if self.relative_buckets < least:
+            raise ValueError(f"model.relative_buckets is {self.relative_buckets}; it must be at least {least}")
+        single = max(self.relative_buckets // 2 if self.decoder_layers else 0, self.relative_buckets // 4)
+        if self.relative_distance <= single:
+            raise ValueError(f"model.relative_distance is {self.relative_distance}; it must be more than the "
+                             f"{single} distances with a bucket of their own")
 
 
 def from_mapping(values: Mapping[str, Any]) -> ModelConfig:

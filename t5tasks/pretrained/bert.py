@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BERT (arxiv.org/abs/1810.04805) folders: their config.json in, `ModelConfig` values out, and the table.
+"""BERT (arxiv.org/abs/1810.04805) folders: config.json in, `ModelConfig` values out; the table.
 
 The classification, token-classification and question-answering heads are read; of masked-language
 and pretraining checkpoints the encoder.

@@ -58,7 +58,7 @@ class Tensors:
         self._files: dict[pathlib.Path, Any] = {}
         self._places: dict[str, pathlib.Path] = {}
         if (folder / WEIGHTS).exists():
-            self._places = {name: folder / WEIGHTS for name in self._open(folder / WEIGHTS).keys()}
+            self._places = {name: folder / WEIGHTS for name in _names(self._open(folder / WEIGHTS))}
         elif (folder / INDEX).exists():
             self._places = self._indexed(folder)
         else:
@@ -115,13 +115,17 @@ class Tensors:
                 raise ValueError(f"{paths[name]} does not exist, though {index.name} puts tensor "
                                  f"{name!r} there; download the missing shard")
         for path in sorted(set(paths.values())):
-            stored = set(self._open(path).keys())
+            stored = _names(self._open(path))
             listed = {name for name in paths if paths[name] == path}
             if stored != listed:
                 name = min(stored ^ listed)
                 where = f"is in {path.name}" if name in stored else f"is not in {path.name}"
                 raise ValueError(f"{index} and its shards disagree: tensor {name!r} {where}")
         return paths
+
+
+def _names(file: Any) -> set[str]:
+    return set(file.keys())
 
 
 def _refuse_leftovers(path: pathlib.Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Llama (arxiv.org/abs/2302.13971, 2307.09288) folders: config.json in, `ModelConfig` values out, and the table."""
+"""Llama (arxiv.org/abs/2302.13971) folders: config.json in, `ModelConfig` values out; the table."""
 
 from collections.abc import Mapping
 from typing import Any

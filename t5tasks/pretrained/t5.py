@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""T5 v1.0 and v1.1, Flan-T5 (arxiv.org/abs/1910.10683) folders: config.json in, `ModelConfig` values out, and the table."""
+"""T5 (arxiv.org/abs/1910.10683) folders: config.json in, `ModelConfig` values out; the table.
+
+v1.0, v1.1 and Flan-T5, and the encoder alone.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -224,20 +224,22 @@ def _place(tensors: Tensors, sources: list[tuple[str, Row]], path: str, shape: S
 def _initialised(model: Model, names: tuple[str, ...], seed: int, mesh: Mesh | None
                  ) -> dict[str, jax.Array]:
     """The named parameters as the model would begin with them; no other one is computed."""
-    if not names:
-        return {}
-    shapes = _shapes(model)
-    shardings = {name: _sharding(name, shapes[name], mesh) for name in names}
+    return _initialiser(model, names, mesh)(jax.random.key(seed)) if names else {}
 
+
+@functools.lru_cache(maxsize=16)
+def _initialiser(model: Model, names: tuple[str, ...], mesh: Mesh | None
+                 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
     def initialise(key: jax.Array) -> dict[str, jax.Array]:
         leaves = _flat(model.init(key))
         return {name: leaves[name] for name in names}
 
-    placed = jax.jit(initialise, out_shardings=None if mesh is None else shardings)
-    return placed(jax.random.key(seed))
+    shapes = _shapes(model)
+    shardings = {name: _sharding(name, shapes[name], mesh) for name in names}
+    return jax.jit(initialise, out_shardings=None if mesh is None else shardings)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _stacking(sharding: NamedSharding | None) -> Callable[..., jax.Array]:
     return jax.jit(lambda *layers: jnp.stack(layers), out_shardings=sharding)
 
@@ -246,7 +248,8 @@ def _sharding(path: str, shape: Shape, mesh: Mesh | None) -> NamedSharding | Non
     return None if mesh is None else NamedSharding(mesh, parameter_spec(path, shape, mesh))
 
 
-def _shapes(model: Model) -> dict[str, Shape]:
+@functools.lru_cache(maxsize=16)
+def _shapes(model: Model) -> Mapping[str, Shape]:
     leaves = _flat(jax.eval_shape(model.init, jax.random.key(0)))
     return {path: leaf.shape for path, leaf in leaves.items()}
 

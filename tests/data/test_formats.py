@@ -234,7 +234,7 @@ def _table(*records: dict) -> list[dict]:
 
 def test_a_table_keeps_every_field_of_every_record(monkeypatch):
     monkeypatch.setattr(formats, "ROWS_AT_ONCE", 2)  # parts of different fields join
-    records = [{"a": 1}, {"a": None, "b": ["x"]}, {"b": []}, {"c": {"d": True}}, {}]
+    records = [{"a": 1}, {"a": None, "b": ["x"]}, {"b": []}, {"c": {"d": True}}]
     nothing = dict.fromkeys("abc")
     assert _table(*records) == [nothing | record for record in records]
 
@@ -267,6 +267,8 @@ def test_what_a_table_cannot_hold_names_the_column(value):
         _table({"a": value})
 
 
-def test_records_without_any_field_are_refused():
-    with pytest.raises(ValueError, match="no fields in any record of file:f"):
-        _table({}, {})
+def test_nothing_to_put_into_a_table():
+    with pytest.raises(ValueError, match="no records in file:f"):
+        _table()
+    with pytest.raises(ValueError, match="f:2: the record has no field"):
+        _table({"a": 1}, {})

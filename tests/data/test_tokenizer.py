@@ -96,9 +96,7 @@ def test_offsets_are_monotone_and_cover_the_text(every, text):
 
 
 @hypothesis.given(st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=40))
-@hypothesis.settings(
-    max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 def test_offsets_hold_on_any_text(every, text):
     _check_offsets(every, text)
 
@@ -154,10 +152,9 @@ def test_a_trained_model_inverts_any_text(trained, text):
     assert trained.decode(trained.encode(text).ids) == text
 
 
-@pytest.mark.parametrize("text", TRICKY)
-def test_byte_level_inverts_any_text(text):
+def test_byte_level_inverts_any_text():
     gpt2 = tokenizer_module.load(_shared("gpt2-bpe"))
-    assert gpt2.decode(gpt2.encode(text).ids) == text
+    assert [gpt2.decode(gpt2.encode(text).ids) for text in TRICKY] == list(TRICKY)
 
 
 def test_t5_values():
@@ -210,9 +207,7 @@ def test_do_lower_case_is_honoured(tmp_path):
 
 
 def test_special_names_come_from_the_folder(tmp_path):
-    tokenizer = _word_piece_folder(
-        tmp_path, eos_token="[SEP]", bos_token={"content": "[CLS]"}, pad_token="[MASK]"
-    )
+    tokenizer = _word_piece_folder(tmp_path, eos_token="[SEP]", bos_token={"content": "[CLS]"}, pad_token="[MASK]")
     assert tokenizer.special["eos"] == tokenizer.special["sep"] == 3
     assert tokenizer.special["bos"] == 2
     assert tokenizer.special["pad"] == 4
@@ -245,9 +240,7 @@ def test_a_whole_word_vocabulary_cannot_be_forged_either(tmp_path):
 
 
 def test_training_is_deterministic_and_has_the_promised_ids(tmp_path):
-    first, second = (
-        tokenizer_module.train(CORPUS, 330, tmp_path / name, kind="bpe") for name in "ab"
-    )
+    first, second = (tokenizer_module.train(CORPUS, 330, tmp_path / name, kind="bpe") for name in "ab")
     assert first.fingerprint == second.fingerprint
     assert first.special == {"pad": 0, "eos": 1, "unk": 2, "bos": 3}
     assert first.vocabulary_size == 330
@@ -324,7 +317,7 @@ def test_a_folder_without_a_tokenizer_names_the_files_looked_for(tmp_path):
 
 def test_byte_level_files_need_each_other(tmp_path):
     shutil.copy(_shared("gpt2-bpe") / "encoder.json", tmp_path)
-    with pytest.raises(ValueError, match=r"no vocab\.bpe"):
+    with pytest.raises(ValueError, match=r"No such file .*vocab\.bpe"):
         tokenizer_module.load(tmp_path / "encoder.json")
 
 

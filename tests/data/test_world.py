@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The built-in world comes in; its laws go out: seeded, split by combination, right, hard to guess."""
+"""The built-in world comes in; its laws go out: seeded, split by combination, hard to guess."""
 
 import functools
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 
 from t5tasks.data import world
 from t5tasks.data.world import facts
-from t5tasks.data.world.language import ADJECTIVES, DOERS, VERBS
+from t5tasks.data.world.language import DOERS, VERBS
 
 SPLITS = ("train", "validation", "test")
 FIELDS = {
@@ -40,8 +40,9 @@ MADE_OF_CODE = {"code": ("instruction", "code")}  # asserts hold numbers of ever
 
 @functools.cache
 def made(task, split):
-    """The records of one split at their usual size, made once for all tests."""
-    return world.records(task, split)
+    """The records of one split, made once for all tests: the usual size, of pictures fewer."""
+    pictures = task == "multimodal" and split == "train"
+    return world.records(task, split, 800 if pictures else None)
 
 
 def texts(record, fields=None):
@@ -60,7 +61,7 @@ def words(text):
 def test_thirteen_tasks_with_the_fields_that_tasks_read():
     assert world.tasks() == tuple(FIELDS)
     for task, split in itertools.product(FIELDS, SPLITS):
-        assert len(made(task, split)) == world.SIZES[split]
+        assert len(made(task, split)) == world.SIZES[split] or task == "multimodal"
         assert all(record.keys() == FIELDS[task] for record in made(task, split))
 
 
@@ -74,16 +75,22 @@ def test_a_seed_is_a_stream_and_a_size_its_beginning(task):
 
 
 def test_records_are_the_same_on_every_machine():
-    assert world.records("translation", "test", 2) == PINNED
-
-
-PINNED = []
+    assert world.records("translation", "test", 2) == [
+        {
+            "source": "On Friday the farmers do not see a pear.",
+            "target": "venri velkoi mo pergan nel ovilker.",
+        },
+        {
+            "source": "On Saturday the blue doctors will clean the new apple.",
+            "target": "sabo yarnoi bliui malun nivon vaforvur.",
+        },
+    ]
 
 
 @pytest.mark.parametrize("task", FIELDS)
 def test_no_record_twice_within_or_across_splits_of_two_seeds(task):
     def keys(split, seed):
-        records = made(task, split) if seed == 0 else world.records(task, split, 400, seed)
+        records = made(task, split) if seed == 0 else world.records(task, split, 150, seed)
         return [repr({**record, "id": ""}) for record in records]
 
     seen = {split: keys(split, 0) for split in SPLITS}
@@ -113,7 +120,7 @@ def visits(record):
     """The (person, city) pairs said in one sentence or clause of a record."""
     if "turns" in record:
         system, guest = record["turns"][0]["text"], record["turns"][1]["text"]
-        return {(guest.split("I am ")[1].split()[0], system.split(" in ")[1].split(".")[0])}
+        return {(guest.split("I am ")[1].split()[0], re.search(r"shop in (\w+)", system)[1])}
     if "tags" in record:
         tagged = list(zip(record["tokens"], record["tags"], strict=True))
         people = [token for token, tag in tagged if tag == "B-PERSON"]
@@ -182,25 +189,40 @@ def figures(record):
     return found
 
 
+HELD_OUT = {
+    "text_generation": visits,
+    "dialogue": visits,
+    "classification": visits,
+    "nli": visits,
+    "extractive_qa": visits,
+    "generative_qa": visits,
+    "ner": visits,
+    "summarization": visits,
+    "reasoning": visits,
+    "rag": visits,
+    "translation": deeds,
+    "code": operations,
+    "multimodal": figures,
+}
+# Where only some records must hold one: sums are one kind of story, a purchase has no city.
+SHARES = {("text_generation", amounts): 0.3, ("nli", visits): 0.5}
+
+
 @pytest.mark.parametrize(
-    ("task", "combinations", "share"),
+    ("task", "combinations"),
     [
-        *((task, visits, 1.0) for task in FIELDS if task not in ("translation", "code", "multimodal")),
-        ("text_generation", amounts, 0.3),
-        ("reasoning", amounts, 1.0),
-        ("classification", opinions, 1.0),
-        ("translation", deeds, 1.0),
-        ("code", operations, 1.0),
-        ("multimodal", figures, 1.0),
+        *HELD_OUT.items(),
+        ("text_generation", amounts),
+        ("reasoning", amounts),
+        ("classification", opinions),
     ],
 )
-def test_combinations_of_evaluation_never_occur_in_train(task, combinations, share):
-    """At least `share` of the records of a split hold a combination; no two splits share one."""
+def test_combinations_of_evaluation_never_occur_in_train(task, combinations):
+    assert HELD_OUT.keys() == set(world.tasks())
     seen = {}
     for split in SPLITS:
         found = [combinations(record) for record in made(task, split)]
-        wanted = 0.3 if task in ("extractive_qa", "nli") else share
-        assert np.mean([bool(each) for each in found]) >= wanted
+        assert np.mean([bool(each) for each in found]) >= SHARES.get((task, combinations), 1.0)
         seen[split] = set().union(*found)
     for split, other in itertools.combinations(SPLITS, 2):
         assert seen[split].isdisjoint(seen[other])
@@ -215,11 +237,10 @@ def test_labels_are_balanced(task, split):
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_ner_labels_are_the_tags_and_every_tag_occurs():
+def test_ner_labels_are_the_tags_that_occur():
     assert world.labels("ner")[0] == "O"
-    assert {tag for record in made("ner", "train") for tag in record["tags"]} == {
-        tag for tag in world.labels("ner") if tag != "I-THING"
-    }
+    tags = {tag for record in made("ner", "train") for tag in record["tags"]}
+    assert tags == set(world.labels("ner"))
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -228,3 +249,106 @@ def test_ner_tags_are_well_formed(split):
         assert len(record["tokens"]) == len(record["tags"])
         for before, tag in itertools.pairwise(["O", *record["tags"]]):
             assert not tag.startswith("I-") or before[2:] == tag[2:]
+
+
+def counts_of(texts, vocabulary):
+    """How often each word occurs in each text: float[N, words]."""
+    counts = np.zeros((len(texts), len(vocabulary)))
+    for row, text in enumerate(texts):
+        for word in words(text):
+            if word in vocabulary:
+                counts[row, vocabulary[word]] += 1
+    return counts
+
+
+def bag_of_words_accuracy(task, read):
+    """Validation accuracy of a softmax regression on word counts, trained on the train split."""
+    train, validation = made(task, "train"), made(task, "validation")
+    names = world.labels(task)
+    vocabulary = {word: i for i, word in enumerate({w for r in train for w in words(read(r))})}
+    inputs = counts_of([read(record) for record in train], vocabulary)
+    targets = np.eye(len(names))[[names.index(record["label"]) for record in train]]
+    weights = np.zeros((len(vocabulary), len(names)))
+    for _ in range(300):
+        scores = np.exp(inputs @ weights)
+        weights -= 0.5 * inputs.T @ (scores / scores.sum(1, keepdims=True) - targets) / len(train)
+    guesses = (counts_of([read(r) for r in validation], vocabulary) @ weights).argmax(1)
+    return np.mean([names[i] == r["label"] for i, r in zip(guesses, validation, strict=True)])
+
+
+def test_a_bag_of_words_does_not_tell_the_sentiment():
+    assert bag_of_words_accuracy("classification", lambda record: record["text"]) < 0.65
+
+
+def test_a_hypothesis_or_a_premise_alone_says_little_about_its_label():
+    assert bag_of_words_accuracy("nli", lambda record: record["hypothesis"]) < 0.42
+    assert bag_of_words_accuracy("nli", lambda record: record["premise"]) < 0.55
+
+
+ANSWERS = {
+    "text_generation": (lambda r: r["prompt"].split(". ")[-1], lambda r: r["completion"]),
+    "extractive_qa": (lambda r: r["question"], lambda r: str(r["answers"]["text"])),
+    "generative_qa": (lambda r: r["question"], lambda r: r["answers"][1]),
+    "reasoning": (lambda r: r["question"].split(". ")[-1], lambda r: r["answer"]),
+    "rag": (lambda r: r["question"], lambda r: r["answers"][0]),
+    "multimodal": (lambda r: r["question"], lambda r: r["answers"][0]),
+    "dialogue": (lambda r: r["turns"][-2]["text"], lambda r: r["turns"][-1]["text"]),
+}
+
+
+@pytest.mark.parametrize("task", ANSWERS)
+def test_the_commonest_answer_and_the_commonest_to_a_question_are_rarely_right(task):
+    """A guess without the context: by the question alone, names and numbers aside."""
+    read, answer = ANSWERS[task]
+
+    def shape(record):
+        return " ".join(
+            "_" if word in PEOPLE | COUNTRIES.keys() | THINGS.keys() or word.isdigit() else word
+            for word in words(read(record))
+        )
+
+    overall = Counter(answer(record) for record in made(task, "train"))
+    by_shape = defaultdict(Counter)
+    for record in made(task, "train"):
+        by_shape[shape(record)][answer(record)] += 1
+    validation = made(task, "validation")
+    best = overall.most_common(1)[0][0]
+    assert np.mean([answer(record) == best for record in validation]) < 0.34
+    hits = [by_shape.get(shape(record), overall).most_common(1)[0][0] == answer(record) for record in validation]
+    assert np.mean(hits) < 0.4
+
+
+def test_a_dictionary_of_tags_gets_few_sentences_right():
+    tags = defaultdict(Counter)
+    for record in made("ner", "train"):
+        for token, tag in zip(record["tokens"], record["tags"], strict=True):
+            tags[token][tag] += 1
+    right = [
+        [tags[token].most_common(1)[0][0] for token in record["tokens"]] == record["tags"]
+        for record in made("ner", "validation")
+    ]
+    assert np.mean(right) < 0.35
+
+
+def test_a_copy_of_the_source_scores_nothing():
+    sources, targets = zip(*(record.values() for record in made("translation", "validation")), strict=True)
+    assert sacrebleu.corpus_bleu(list(sources), [list(targets)]).score < 1
+    assert sacrebleu.corpus_chrf(list(sources), [list(targets)]).score < 20
+    for record in made("summarization", "validation"):
+        assert record["summary"] not in record["document"]
+    leads = [record["document"].split(". ")[0] for record in made("summarization", "validation")]
+    summaries = [record["summary"] for record in made("summarization", "validation")]
+    assert sacrebleu.corpus_bleu(leads, [summaries]).score < 10
+
+
+def test_a_name_the_world_does_not_know_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="no task 'translate'. Did you mean 'translation'"):
+        world.records("translate", "train")
+    with pytest.raises(ValueError, match="no split 'valid'.*Expected one of train, validation, test"):
+        world.records("nli", "valid")
+    with pytest.raises(ValueError, match="size is -1"):
+        world.records("nli", "train", -1)
+    with pytest.raises(ValueError, match="no labels for 'code'.*classification, nli, ner"):
+        world.labels("code")
+    with pytest.raises(ValueError, match="rag test: 99999 records.*Ask for fewer"):
+        world.records("rag", "test", 99_999)

@@ -112,7 +112,7 @@ def recency():
 
 @pytest.fixture(scope="session")
 def markov():
-    """A model, and .tables(seed, sources, vocabulary) that makes params; prompts need two tokens."""
+    """A model, and .tables(seed, sources, vocabulary) for its params; prompts need two tokens."""
     model = make_model(markov_logits)
 
     def tables(seed, sources, vocabulary):

@@ -40,7 +40,7 @@ def rollout(model, prompt, source, new=NEW, eos=(EOS,), min_new=0):
 
 
 @pytest.mark.parametrize(("eos", "min_new"), [
-    ([EOS], 0), ([EOS, 6, -1], 0), ([EOS, 6], 5), ([], 0)])
+    ([EOS], 0), ([EOS, 6, -1], 0), ([EOS, 6, 6], 5), ([], 0)])
 def test_greedy_is_the_rollout_of_the_best_token(recency, pad_right, eos, min_new):
     settings = decode.settings(4, min_new=min_new)
     out = run(recency, recency.prompts, SOURCES, settings, SOURCES, pad_right, eos=eos)
@@ -67,8 +67,8 @@ def test_greedy_is_that_of_transformers(markov):
         out = decode.generate(
             markov.step, jax.tree.map(jnp.asarray, tables), prompt, np.full(3, 2, np.int32),
             markov.empty([0, 0, 0], 20), decode.settings(3, min_new=case["min_new"]),
-            decode.keys([0, 1, 2]), max_new_tokens=case["max_new_tokens"], eos=case["eos"],
-            pad=case["pad"])
+            decode.keys([0, 1, 2]), max_new_tokens=case["max_new_tokens"],
+            eos=[*case["eos"], -1][:2], pad=case["pad"])
         for row, expected in zip(out.tokens.tolist(), case["tokens"], strict=True):
             known = [token for token in expected if token is not None]
             assert row == known + [case["pad"]] * (len(row) - len(known))
@@ -82,7 +82,7 @@ def test_batch_mates_do_not_matter(recency, pad_right):
     for row in range(4):
         alone = run(recency, [recency.prompts[row]], [SOURCES[row]],
                     decode.settings(1, **{name: value[row] for name, value in given.items()}),
-                    [seeds[row]], pad_right)
+                    [seeds[row]], pad_right, width=4)
         assert alone.tokens[0].tolist() == together.tokens[row].tolist()
         assert alone.lengths[0] == together.lengths[row]
         np.testing.assert_allclose(alone.logprobs[0], together.logprobs[row], atol=1e-5)
@@ -96,9 +96,35 @@ def test_more_padding_and_a_larger_batch_change_nothing(recency, pad_right):
 
 
 def test_a_seed_names_a_text(recency, pad_right):
-    settings = decode.settings(3, temperature=1.5)
-    out = run(recency, [[3, 4]] * 3, [0] * 3, settings, [1, 2, 1], pad_right, eos=[])
+    settings = decode.settings(4, temperature=1.5)
+    out = run(recency, [[3, 4]] * 4, [0] * 4, settings, [1, 2, 1, 3], pad_right, 4, eos=[])
     assert out.tokens[0].tolist() == out.tokens[2].tolist() != out.tokens[1].tolist()
+
+
+def test_each_token_is_drawn_afresh(recency, pad_right):
+    """Almost flat, so neighbours agree one time in eleven; a key used twice would make all agree."""
+    settings = decode.settings(4, temperature=1e6)
+    texts = [run(recency, [[3, 4]] * 4, [0] * 4, settings, np.arange(4) + 4 * call, pad_right, 4, [])
+             for call in range(5)]
+    tokens = np.concatenate([text.tokens for text in texts])
+    assert 0.03 < np.mean(tokens[:, 1:] == tokens[:, :-1]) < 0.17  # 220 pairs, 4 deviations
+    assert 0.03 < np.mean(tokens[1:] == tokens[:-1]) < 0.17
+
+
+def test_an_ended_row_is_fed_nothing_more(recency, pad_right):
+    fed = []
+
+    def step(params, tokens, counts, cache):
+        jax.debug.callback(lambda counts: fed.append(np.array(counts)), counts, ordered=True)
+        return recency.step(params, tokens, counts, cache)
+
+    tokens, lengths = pad_right(recency.prompts)
+    out = decode.generate(step, recency.params, tokens, lengths, recency.empty(SOURCES, 40),
+                          decode.settings(4, max_new=[1, 5, 3, 12]), decode.keys(SOURCES),
+                          max_new_tokens=NEW, eos=[EOS, 6, -1], pad=PAD)
+    jax.effects_barrier()
+    assert np.array_equal(fed[0], lengths) and len(fed) == out.lengths.max()  # no step in vain
+    assert np.array_equal(np.sum(fed[1:], axis=0), out.lengths - 1)  # the last token is never fed
 
 
 @pytest.mark.parametrize("setting", [{"top_k": 1}, {"top_p": 0.0}, {"top_p": 1e-7},
@@ -113,7 +139,8 @@ def test_the_narrowest_sampling_is_greedy(recency, pad_right, setting):
 def test_min_new_and_max_new_bind_each_row(recency, pad_right):
     settings = decode.settings(4, temperature=2.0, min_new=[0, 6, 12, 0], max_new=[1, 8, 50, 3])
     for seed in range(10):
-        out = run(recency, recency.prompts, SOURCES, settings, [seed] * 4, pad_right, eos=[EOS, 6])
+        out = run(recency, recency.prompts, SOURCES, settings, [seed] * 4, pad_right,
+                  eos=[EOS, 6, -1])
         assert np.all(out.lengths >= [1, 6, 12, 1]) and np.all(out.lengths <= [1, 8, 12, 3])
         for row, length in zip(out.tokens, out.lengths, strict=True):
             ends = np.isin(row[:length], [EOS, 6])

@@ -93,9 +93,7 @@ def labels(task: str) -> tuple[str, ...]:
     """
     known = {"classification": tuple(OPINIONS), "nli": NLI_LABELS, "ner": TAGS}
     if task not in known:
-        raise ValueError(
-            f"The built-in world has no labels for {task!r}. Expected one of {', '.join(known)}."
-        )
+        raise ValueError(f"The built-in world has no labels for {task!r}. Expected one of {', '.join(known)}.")
     return known[task]
 
 
@@ -136,9 +134,7 @@ def records(task: str, split: str, size: int | None = None, seed: int = 0) -> li
     return made[:size]
 
 
-def _unseen(
-    draw: random.Random, recipe: Recipe, split: str, kind: str, seen: set[str], wanted: str
-) -> Record:
+def _unseen(draw: random.Random, recipe: Recipe, split: str, kind: str, seen: set[str], wanted: str) -> Record:
     """Make a record that is not in `seen`, and put it there."""
     for _ in range(PATIENCE):
         record = recipe.make(draw, split, kind)
@@ -158,6 +154,4 @@ def _find(what: str, name: str, known: dict[str, Any]) -> Any:
         return known[name]
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(
-        f"The built-in world has no {what} {name!r}.{hint} Expected one of {', '.join(known)}."
-    )
+    raise ValueError(f"The built-in world has no {what} {name!r}.{hint} Expected one of {', '.join(known)}.")

@@ -40,12 +40,7 @@ def split_of(*combination: object) -> str:
 @cache
 def visits_of(split: str) -> tuple[Visit, ...]:
     """List the (person, place) pairs of a split, in the order of the tables."""
-    return tuple(
-        (person, place)
-        for person in PEOPLE
-        for place in PLACES
-        if split_of(person, place.city) == split
-    )
+    return tuple((person, place) for person in PEOPLE for place in PLACES if split_of(person, place.city) == split)
 
 
 @cache
@@ -77,9 +72,7 @@ def draw_two_places(draw: random.Random, split: str) -> tuple[str, Place, Place]
             return person, first, second
 
 
-def draw_amount(
-    draw: random.Random, split: str, counts: Sequence[int] = COUNTS
-) -> tuple[int, Thing]:
+def draw_amount(draw: random.Random, split: str, counts: Sequence[int] = COUNTS) -> tuple[int, Thing]:
     """Draw a (count, thing) of a split. `counts` must hold enough numbers to meet the split."""
     while True:
         count, thing = draw.choice(counts), draw.choice(THINGS)

@@ -15,6 +15,7 @@ from t5tasks.data.world.combinations import (
 from t5tasks.data.world.facts import (
     ACTIONS,
     BLAME,
+    COLOURS,
     DAYS,
     MONTHS,
     PARTS_OF_DAY,
@@ -162,8 +163,8 @@ def ner(draw: random.Random, split: str, kind: str) -> Record:
         "<other>": (_full_name(draw, other),),
         "<city>": (_Words(city, "PLACE"),),
         "<street>": (_Words(street, "PLACE"),),
-        "<thing>": (_Words(draw.choice(THINGS).name, "THING"),),
-        "<things>": (_Words(draw.choice(THINGS).plural, "THING"),),
+        "<thing>": (_described(draw, draw.choice(THINGS).name),),
+        "<things>": (_described(draw, draw.choice(THINGS).plural),),
         "<when>": _when(draw),
         "<act>": (_Words(draw.choice(ACTIONS)),),
     }
@@ -191,6 +192,10 @@ NER_PATTERNS = {
 
 def _full_name(draw: random.Random, name: str) -> _Words:
     return _Words(f"{name} {draw.choice(SURNAMES)}" if draw.random() < 0.4 else name, "PERSON")
+
+
+def _described(draw: random.Random, thing: str) -> _Words:
+    return _Words(f"{draw.choice(tuple(COLOURS))} {thing}" if draw.random() < 0.4 else thing, "THING")
 
 
 def _when(draw: random.Random) -> tuple[_Words, _Words]:

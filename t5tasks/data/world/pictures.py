@@ -51,9 +51,7 @@ def _figures(draw: random.Random, split: str) -> list[Figure]:
     return figures
 
 
-def _question(
-    draw: random.Random, split: str, kind: str, figures: list[Figure]
-) -> tuple[str, str] | None:
+def _question(draw: random.Random, split: str, kind: str, figures: list[Figure]) -> tuple[str, str] | None:
     """Ask about the figures; None where the question has no single answer for them."""
     figure = draw.choice(figures)
     named = f"{figure.colour} {figure.shape}"

@@ -104,9 +104,7 @@ OPERATIONS = {
         "number",
         lambda x, n: x % n,
     ),
-    "above": Operation(
-        "whether {name} is more than {number}", "{name} > {number}", "number", lambda x, n: x > n
-    ),
+    "above": Operation("whether {name} is more than {number}", "{name} > {number}", "number", lambda x, n: x > n),
     "larger": Operation(
         "the larger of {name} and {number}",
         "max({name}, {number})",
@@ -174,9 +172,7 @@ OPERATIONS = {
         "the last {number} letters of {name}",
         "{name}[-{number}:]",
         "text",
-        lambda text, n: "".join(
-            letter for place, letter in enumerate(text) if place >= len(text) - n
-        ),
+        lambda text, n: "".join(letter for place, letter in enumerate(text) if place >= len(text) - n),
     ),
     "longer": Operation(
         "whether {name} has more than {number} letters",

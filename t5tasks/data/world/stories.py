@@ -98,9 +98,7 @@ def summarization(draw: random.Random, split: str, kind: str) -> Record:
     mine = sorted(draw.sample(range(len(times)), number))
     sentences = [f"It was {day}, and the market of {place.city} was open."]
     for position in mine:
-        sentences.append(
-            f"{capital(times[position])}, {person} {kind} {article(things[position].name)}."
-        )
+        sentences.append(f"{capital(times[position])}, {person} {kind} {article(things[position].name)}.")
     for (other, home), thing in zip(others, things[len(times) :], strict=True):
         deed = draw.choice(DEEDS)
         aside = draw.choice(
@@ -129,9 +127,7 @@ def dialogue(draw: random.Random, split: str, kind: str) -> Record:
     person, place = draw_visit(draw, split)
     count, thing = draw_amount(draw, split)
     brief = draw.random() < 0.5
-    style = (
-        "Answer in a few words." if brief else "Answer in sentences and use the name of the guest."
-    )
+    style = "Answer in a few words." if brief else "Answer in sentences and use the name of the guest."
     questions = {
         "name": ("Do you know my name?", f"{person}.", f"Your name is {person}."),
         "city": (

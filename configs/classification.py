@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 3 on the built-in world: an encoder's [CLS], or a decoder's label tokens."""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("classification")
+    config.data.train = "builtin:train?size=4000"
+    config.data.validation = "builtin:validation?size=300"
+    config.data.test = "builtin:test?size=500"
+    return config

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 8 on the built-in world: English to its invented language, by an encoder-decoder."""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("translation")
+    config.data.train = "builtin:train?size=4000"
+    config.data.validation = "builtin:validation?size=300"
+    config.data.test = "builtin:test?size=500"
+    return config

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing in; every task and form trained and scored on the built-in world, as a table and a report, out.
+
+    python -m t5tasks.quickstart [--workdir=runs/quickstart] [--only=REGEX] [--steps=N]
+
+The workdir holds a run per row (each a workdir of `t5tasks.train`, so a second call only reads
+them), report.md with the table, curves.png, and an explanation per row of what was graded.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import runpy
+import time
+
+import ml_collections
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from t5tasks import command, evaluate, experiment, explain, predict, tasks, train
+from t5tasks.trained import load
+from t5tasks.training.writers import clock
+
+WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder for the runs and the report")
+ONLY = flags.DEFINE_string("only", "", "regular expression on task/architecture")
+STEPS = flags.DEFINE_integer("steps", 0, "train this many steps each; 0 for what the configs say")
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    task: str
+    architecture: str
+    metric: str
+    baseline: float  # the best that needs no model
+    baseline_name: str
+    score: float
+    seconds: float
+    folder: str
+
+    def cells(self) -> tuple[str, ...]:
+        return (self.task, self.architecture, self.metric, f"{self.baseline:.3g} ({self.baseline_name})",
+                f"{self.score:.3g}", clock(self.seconds))
+
+
+HEADINGS = ("task", "architecture", "metric", "chance", "score", "time")
+
+
+def configs() -> list[ml_collections.ConfigDict]:
+    """A config for every registered task and form, from configs/TASK.py.
+
+    Raises:
+      ValueError: a task without its file.
+    """
+    found = []
+    for name in tasks.names():
+        path = CONFIGS / f"{name}.py"
+        if not path.exists():
+            raise ValueError(f"no {path}: every task has a config for the built-in world; run from a checkout")
+        for architecture in tasks.get(name).forms:
+            config = runpy.run_path(str(path))["get_config"]()
+            config.architecture = architecture
+            found.append(config)
+    return found
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
+    """Trains one config, scores it on its test records, and leaves examples and an explanation."""
+    started = time.perf_counter()
+    done = workdir / "row.json"
+    if done.exists():
+        return Row(**json.loads(done.read_text()))
+    train.train(config, workdir)
+    result = evaluate.evaluate(None, workdir)
+    task = tasks.get(config.task.name)
+    trained = load(None, workdir)
+    (workdir / "examples.jsonl").unlink(missing_ok=True)
+    predict.predict(trained, f"{result['source']}{'&' if '?' in result['source'] else '?'}limit={EXAMPLES}",
+                    workdir / "examples.jsonl")
+    explain.write_html(trained.experiment, workdir / "explain.html")
+    baseline = max(result["baselines"], key=result["baselines"].__getitem__)
+    row = Row(task.name, config.architecture, task.metric, result["baselines"][baseline], baseline,
+              result["figures"][task.metric], time.perf_counter() - started, workdir.name)
+    experiment.write_json(done, dataclasses.asdict(row))
+    return row
+
+
+def report(rows: list[Row], folder: pathlib.Path) -> pathlib.Path:
+    """Writes report.md and curves.png; returns the report's path."""
+    lines = ["# Quickstart on the built-in world", "",
+             "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
+    lines += ["", "`chance` is the best score that needs no model, with its name in brackets.", ""]
+    if _curves(rows, folder / "curves.png"):
+        lines += ["![validation loss by step](curves.png)", ""]
+    for row in rows:
+        answers = (folder / row.folder / "examples.jsonl").read_text().splitlines()
+        lines += [f"## {row.task}, {row.architecture}", "",
+                  f"What was seen and graded: [explain.html]({row.folder}/explain.html). First answers:", "",
+                  "```json", *answers, "```", ""]
+    path = folder / "report.md"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _curves(rows: list[Row], path: pathlib.Path) -> bool:
+    """Validation loss against step, one line a run; False without matplotlib ([report])."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    styles = ["-", "--", "-.", ":"]
+    for index, row in enumerate(rows):
+        lines = (path.parent / row.folder / "metrics.jsonl").read_text().splitlines()
+        points = [entry for entry in map(json.loads, lines) if entry["kind"] == "validation"]
+        axes.plot([p["step"] for p in points], [p["loss"] for p in points], styles[index % 4], marker="o",
+                  label=f"{row.task}, {row.architecture}")
+    axes.set(xlabel="step", ylabel="validation loss (nats per graded target)", ylim=(0, None))
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return True
+
+
+def main(_: list[str]) -> None:
+    """The verb."""
+    folder = pathlib.Path(WORKDIR.value)
+    chosen = [config for config in configs() if re.search(ONLY.value, f"{config.task.name}/{config.architecture}")]
+    if not chosen:
+        raise ValueError(f"--only={ONLY.value} matches no task/architecture")
+    rows: list[Row] = []
+    console, started = Console(), time.perf_counter()
+    for number, config in enumerate(chosen, 1):
+        if STEPS.value:
+            config.train.steps = STEPS.value
+        name = f"{config.task.name}-{config.architecture}"
+        left = (time.perf_counter() - started) / max(number - 1, 1) * (len(chosen) - number + 1)
+        console.print(f"[{number}/{len(chosen)}] {name}" + (f", about {clock(left)} left" if rows else ""),
+                      markup=False)
+        rows.append(run(config, folder / name))
+    table = Table(*HEADINGS, title="built-in world, held-out combinations")
+    for row in rows:
+        table.add_row(*row.cells())
+    console.print(table)
+    print(f"report: {report(rows, folder)}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding token by token and in chunks against the full forward pass, rows of mixed length."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t5tasks.models import cache as cache_functions
+
+ROWS, LENGTH, CHUNK = 3, 128, 7
+CAPACITY = LENGTH + CHUNK  # a chunk is written whole, its padding included
+
+
+@pytest.fixture(scope="module", params=["rotary decoder", "learned decoder", "relative decoder",
+                                        "rotary encoder-decoder", "relative encoder-decoder"])
+def full(request, family, inputs_of):
+    """A model, its inputs (sources padded) and the logits of the full forward pass."""
+    made = family(request.param)
+    inputs = inputs_of(made.config, rows=ROWS, length=LENGTH)
+    if "source_tokens" in inputs:
+        lengths = jnp.asarray([130, 50, 1])[:, None]
+        inputs["source_segments"] = (jnp.arange(130) < lengths).astype(jnp.int32)
+    return made, inputs, np.asarray(made.apply(made.parameters, inputs))
+
+
+def _chunk(tokens, cache, counts):
+    """The next CHUNK tokens of each row, of which counts are valid and the rest filler."""
+    places = cache.lengths[:, None] + jnp.arange(CHUNK)
+    valid = jnp.arange(CHUNK) < jnp.asarray(counts)[:, None]
+    return jnp.where(valid, jnp.take_along_axis(tokens, jnp.minimum(places, LENGTH - 1), axis=1), 3)
+
+
+def _expect(logits, cache, counts, expected):
+    """Rows that went on have the logits of their last token."""
+    for row in np.flatnonzero(np.asarray(counts)):
+        np.testing.assert_allclose(logits[row], expected[row, int(cache.lengths[row]) - 1], atol=1e-4)
+
+
+def test_one_by_one_and_in_chunks_equal_the_full_pass(full):
+    made, inputs, expected = full
+    tokens, random = inputs["tokens"], np.random.RandomState(0)
+    cache = made.start(made.parameters, ROWS, CAPACITY, inputs)
+    assert cache.capacity == CAPACITY
+
+    counts = jnp.asarray([CHUNK, 4, 1])  # prompts of mixed lengths
+    logits, cache = made.step(made.parameters, _chunk(tokens, cache, counts), counts, cache)
+    _expect(logits, cache, counts, expected)
+    prompts = cache
+
+    @jax.jit
+    def one_by_one(parameters, cache):
+        def go(cache, number):
+            rests = (number + jnp.arange(ROWS)) % 5 == 0  # each row pauses now and then
+            counts = jnp.where(rests | (cache.lengths == LENGTH), 0, 1)
+            token = jnp.take_along_axis(tokens, jnp.minimum(cache.lengths, LENGTH - 1)[:, None], axis=1)
+            logits, cache = made.model.step(parameters, token, counts, cache)
+            return cache, (logits, cache.lengths, counts)
+        return jax.lax.scan(go, cache, jnp.arange(LENGTH * 5 // 4 + 2))
+
+    cache, (logits, lengths, counts) = jax.device_get(one_by_one(made.parameters, prompts))
+    assert (cache.lengths == LENGTH).all()
+    for row in range(ROWS):
+        went = counts[:, row] > 0
+        assert list(lengths[went, row]) == list(range(int(prompts.lengths[row]) + 1, LENGTH + 1))
+        np.testing.assert_allclose(logits[went, row], expected[row, lengths[went, row] - 1], atol=1e-4)
+
+    cache, calls = prompts, 0
+    while int(cache.lengths.min()) < LENGTH:
+        counts = np.minimum(random.randint(0, CHUNK + 1, size=ROWS), LENGTH - np.asarray(cache.lengths))
+        logits, cache = made.step(made.parameters, _chunk(tokens, cache, counts), jnp.asarray(counts), cache)
+        _expect(np.asarray(logits), cache, counts, expected)
+        calls += 1
+    assert calls > LENGTH / CHUNK
+
+
+def test_scores_are_the_log_probabilities_of_the_full_pass(full):
+    made, inputs, expected = full
+    cache = made.start(made.parameters, ROWS, CAPACITY, inputs)
+    tokens, targets = inputs["tokens"][:, :CHUNK], inputs["tokens"][:, 1:CHUNK + 1]
+    scores, after = jax.jit(made.model.score)(made.parameters, tokens, jnp.full(ROWS, CHUNK), targets, cache)
+    wanted = np.take_along_axis(np.asarray(jax.nn.log_softmax(expected[:, :CHUNK])),
+                                np.asarray(targets)[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(scores, wanted, atol=1e-4)
+    assert list(after.lengths) == [CHUNK] * ROWS
+
+
+def test_taken_rows_go_on_as_the_rows_they_were(full):
+    made, inputs, expected = full
+    counts = jnp.asarray([CHUNK, 4, 2])
+    cache = made.start(made.parameters, ROWS, CAPACITY, inputs)
+    cache = made.step(made.parameters, _chunk(inputs["tokens"], cache, counts), counts, cache)[1]
+    rows = np.asarray([2, 0, 0])
+    taken = cache.take(jnp.asarray(rows))
+    assert list(taken.lengths) == [2, CHUNK, CHUNK]
+    logits, taken = made.step(made.parameters, _chunk(inputs["tokens"][rows], taken, counts), counts, taken)
+    for row, (origin, length) in enumerate(zip(rows, taken.lengths, strict=True)):
+        np.testing.assert_allclose(logits[row], expected[origin, int(length) - 1], atol=1e-4)
+
+
+def test_reordering_moves_what_differs_between_beams_and_leaves_the_source():
+    random = np.random.RandomState(0)
+
+    def arrays():
+        return tuple(jnp.asarray(random.randn(4, 5, 1, 2), jnp.float32) for _ in range(2))
+
+    memory = jnp.repeat(jnp.asarray(random.randn(2, 3, 1, 2), jnp.float32), 2, axis=0)  # two beams each
+    cache = cache_functions.Cache(arrays(), arrays(), jnp.asarray([1, 2, 3, 4]), (memory,), (memory + 1,),
+                                  jnp.asarray([[1, 1, 0]] * 2 + [[1, 1, 1]] * 2))
+    rows = jnp.asarray([1, 1, 3, 2])
+    reordered, taken = cache.reorder(rows), cache.take(rows)
+    jax.tree.map(np.testing.assert_array_equal, reordered, taken)
+    np.testing.assert_array_equal(reordered.keys[1], np.asarray(cache.keys[1])[[1, 1, 3, 2]])
+    assert list(taken.take(jnp.asarray([0, 0, 0, 1, 2])).lengths) == [2, 2, 2, 2, 4]
+    apart = dataclasses.replace(cache, memory_keys=(memory + jnp.arange(4.0)[:, None, None, None],))
+    assert apart.reorder(rows).memory_keys is apart.memory_keys
+
+
+def test_a_single_token_past_the_end_is_dropped():
+    stored = jnp.arange(6.0).reshape(2, 3, 1, 1)
+    new = jnp.full((2, 1, 1, 1), 9.0)
+    written = cache_functions.write(stored, new, jnp.asarray([3, 1]))
+    assert np.asarray(written).ravel().tolist() == [0, 1, 2, 3, 9, 5]
