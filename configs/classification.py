@@ -7,5 +7,7 @@ def get_config():
     config = defaults("classification")
     config.data.train = "builtin:train?size=4000"
     config.data.validation = "builtin:validation?size=300"
-    config.data.test = "builtin:test?size=500"
+    config.data.test = "builtin:test?size=400"
+    config.batch.update(size=32, length=40)
+    config.train.epochs = 3
     return config

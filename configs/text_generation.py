@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 1 on the built-in world: a small decoder completes short texts."""
+"""Chapter 1 on the built-in world: a decoder completes short stories, with recall and arithmetic."""
 
 
 def get_config():
@@ -7,5 +7,9 @@ def get_config():
     config = defaults("text_generation")
     config.data.train = "builtin:train?size=6000"
     config.data.validation = "builtin:validation?size=300"
-    config.model.width = 128
+    config.data.test = "builtin:test?size=400"
+    config.model.decoder_layers = 3
+    config.batch.update(size=32, length=40)
+    config.train.epochs = 10
+    config.decode.max_new_tokens = 12
     return config

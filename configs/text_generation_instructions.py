@@ -12,6 +12,6 @@ def get_config():
     config.task.template = "{instruction}\n{input}\n"
     config.pretrained = "runs/stories260K"
     config.batch.update(size=16, length=256)
-    config.train.epochs = 10
+    config.train.epochs = 5
     config.optimizer.update(learning_rate=2e-3, warmup=0.05)
     return config

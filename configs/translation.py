@@ -7,5 +7,8 @@ def get_config():
     config = defaults("translation")
     config.data.train = "builtin:train?size=4000"
     config.data.validation = "builtin:validation?size=300"
-    config.data.test = "builtin:test?size=500"
+    config.data.test = "builtin:test?size=400"
+    config.batch.update(size=32, length=32, source_length=32)
+    config.train.epochs = 8
+    config.decode.max_new_tokens = 32
     return config

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import app, logging
 from ml_collections import config_flags
 
 
-def config_flag() -> flags.FlagHolder:
+def config_flag() -> None:
     """Defines --config=FILE, with --config.NAME=VALUE for every setting in it."""
-    return config_flags.DEFINE_config_file(
+    config_flags.DEFINE_config_file(
         "config", None, "Python file whose get_config() returns the settings; any of them can be "
         "overridden, as in --config.optimizer.learning_rate=1e-3", lock_config=True)
 
@@ -24,7 +24,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
     error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.set_verbosity(logging.WARNING)
-    if not jax.config.jax_compilation_cache_dir:  # a program compiled once is there for the next run
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a program compiled once is there for the next run
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
     try:

@@ -32,7 +32,8 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # What to read: see data/sources.py for builtin:, file: and hub:. `validation` picks the best
         # checkpoint while training, `test` is what the verb evaluate scores (default: validation).
         "data": {"train": "builtin:train", "validation": "builtin:validation", "test": ""},
-        # A Hugging Face folder to start from (or package:NAME/FOLDER, in an installed package); empty for a model of the sizes in `model`.
+        # A Hugging Face folder to start from (or package:NAME/FOLDER, in an installed package);
+        # empty for a model of the sizes in `model`.
         "pretrained": "",
         # A tokenizer's file or folder; empty for the pretrained folder's, or one trained on the
         # training records with `size` pieces and kept in the workdir.

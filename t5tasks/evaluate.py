@@ -16,11 +16,6 @@ from t5tasks import command, experiment
 from t5tasks.inference import Predictor
 from t5tasks.trained import load
 
-CONFIG = command.config_flag()
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run")
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to score")
-OUTPUT = flags.DEFINE_string("output", None, "also write the figures to this JSON file")
-
 
 def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None,
              checkpoint: str = "best") -> dict[str, Any]:
@@ -43,13 +38,23 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
             "notes": run.task.notes(counts, run.options)}
 
 
+def define_flags() -> None:
+    """The verb's flags; not defined on import, so that verbs can be imported together."""
+    command.config_flag()
+    flags.DEFINE_string("workdir", None, "folder of a run")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to score")
+    flags.DEFINE_string("output", None, "also write the figures to this JSON file")
+
+
 def main(_: list[str]) -> None:
     """The verb."""
-    result = evaluate(CONFIG.value, pathlib.Path(WORKDIR.value) if WORKDIR.value else None, CHECKPOINT.value)
+    given = flags.FLAGS
+    result = evaluate(given.config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
     print(json.dumps(result, indent=2))
-    if OUTPUT.value:
-        experiment.write_json(pathlib.Path(OUTPUT.value), result)
+    if given.output:
+        experiment.write_json(pathlib.Path(given.output), result)
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

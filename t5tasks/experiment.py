@@ -203,16 +203,24 @@ def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[s
 def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer,
                workdir: pathlib.Path | None) -> model_config.ModelConfig:
     """The workdir's model, else the pretrained folder's, else one of the config's sizes."""
-    classes = len(options["labels"]) if form.head in ("cls", "token") else 2
+    classes = len(options["labels"]) if form.head in ("cls", "token") else None
     if config.pretrained:
         return pretrained.read_config(pretrained_folder(config), head=form.head, classes=classes,
                                       overrides=running_settings(config))
     sizes: dict[str, Any] = {**config.model, "architecture": form.architecture, "head": form.head,
-                             "vocabulary": tokenizer.vocabulary_size, "classes": classes}
+                             "vocabulary": tokenizer.vocabulary_size, "classes": classes or 1}
     for stack in ("encoder", "decoder"):
         if stack not in form.architecture:
             sizes[f"{stack}_layers"] = 0
     return model_config.from_mapping(sizes)
+
+
+def load_pretrained(run: Experiment) -> pretrained.Pretrained:
+    """The pretrained folder's weights on the experiment's mesh, under its head."""
+    config, shape = run.config, run.model.config
+    return pretrained.load(pretrained_folder(config), head=run.form.head,
+                           classes=shape.classes if shape.head in ("cls", "token") else None,
+                           mesh=run.mesh, overrides=running_settings(config), seed=config.seed)
 
 
 def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:

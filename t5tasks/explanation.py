@@ -205,7 +205,7 @@ def show(explanation: Explanation, console: Console) -> None:
             console.print(Text(sequence.summary, "bold"))
             for document in sequence.documents:
                 prefix = f"segment {document.segment}: " if len(sequence.documents) > 1 else ""
-                console.print(Text(prefix, "cyan") + running_text(document, styles))
+                console.print(Text.assemble((prefix, "cyan"), running_text(document, styles)))
             console.print(_table(sequence, styles))
 
 
@@ -237,7 +237,9 @@ def _table(sequence: Sequence, styles: Mapping[str, str]) -> Table:
         rows = list(document.rows())
         for row in rows:
             found = [cells(row)[name] for name in names]
-            table.add_row(*(Text(f"⟦{text}⟧" if name == "target" and kind == "graded" else text, styles[kind])
+            # As a span, not as the cell's style, which would underline the blanks beside it.
+            table.add_row(*(Text.assemble((f"⟦{text}⟧" if name == "target" and kind == "graded" else text,
+                                           styles[kind]))
                             for name, (text, kind) in zip(names, found, strict=True)))
         if document is not sequence.documents[-1]:
             table.add_row(*(Text("─" * len(name), "cyan") for name in names))

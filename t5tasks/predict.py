@@ -8,7 +8,6 @@ The input is read as it is needed, so it may be larger than memory. The output g
 lines; run again, the same command goes on after the last whole one.
 """
 
-import hashlib
 import itertools
 import json
 import pathlib
@@ -25,12 +24,6 @@ from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Record
 from t5tasks.trained import Trained, load
 from t5tasks.training.writers import ProgressLine, clock
-
-CONFIG = command.config_flag()
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of a run")
-CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to use")
-INPUT = flags.DEFINE_string("input", None, "JSON Lines of records, or any source (file:, hub:, builtin:)")
-OUTPUT = flags.DEFINE_string("output", None, "JSON Lines of predictions, one a record")
 
 
 def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
@@ -66,13 +59,12 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
 def _resume(output: pathlib.Path, identity: dict[str, Any]) -> int:
     """Whole lines already there, half a last line cut off; the file beside it says what made them."""
     mark = output.with_name(f".{output.name}.run")
-    digest = {"identity": identity, "sha256": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()}
     output.parent.mkdir(parents=True, exist_ok=True)
     if not output.exists():
-        experiment.write_json(mark, digest)
+        experiment.write_json(mark, identity)
         output.touch()
         return 0
-    if not mark.exists() or json.loads(mark.read_text()) != json.loads(json.dumps(digest)):
+    if not mark.exists() or json.loads(mark.read_text()) != json.loads(json.dumps(identity)):
         raise ValueError(f"{output} exists and comes from another command; delete it or name another --output")
     whole = done = 0
     with output.open("rb") as lines:
@@ -86,14 +78,25 @@ def _resume(output: pathlib.Path, identity: dict[str, Any]) -> int:
     return done
 
 
+def define_flags() -> None:
+    """The verb's flags; not defined on import, so that verbs can be imported together."""
+    command.config_flag()
+    flags.DEFINE_string("workdir", None, "folder of a run")
+    flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to use")
+    flags.DEFINE_string("input", None, "JSON Lines of records, or any source (file:, hub:, builtin:)")
+    flags.DEFINE_string("output", None, "JSON Lines of predictions, one a record")
+
+
 def main(_: list[str]) -> None:
     """The verb."""
-    if not INPUT.value or not OUTPUT.value:
+    given = flags.FLAGS
+    if not given.input or not given.output:
         raise ValueError("predict needs --input=FILE and --output=FILE")
-    trained = load(CONFIG.value, pathlib.Path(WORKDIR.value) if WORKDIR.value else None, CHECKPOINT.value)
-    count = predict(trained, INPUT.value, pathlib.Path(OUTPUT.value))
-    print(f"{OUTPUT.value}: {count} predictions")
+    trained = load(given.config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
+    count = predict(trained, given.input, pathlib.Path(given.output))
+    print(f"{given.output}: {count} predictions")
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

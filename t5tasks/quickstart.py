@@ -19,13 +19,9 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from t5tasks import command, evaluate, experiment, explain, predict, tasks, train
+from t5tasks import command, evaluate, experiment, explain, explanation, predict, tasks, train
 from t5tasks.trained import load
 from t5tasks.training.writers import clock
-
-WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder for the runs and the report")
-ONLY = flags.DEFINE_string("only", "", "regular expression on task/architecture")
-STEPS = flags.DEFINE_integer("steps", 0, "train this many steps each; 0 for what the configs say")
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 EXAMPLES = 3
@@ -83,7 +79,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
     (workdir / "examples.jsonl").unlink(missing_ok=True)
     predict.predict(trained, f"{result['source']}{'&' if '?' in result['source'] else '?'}limit={EXAMPLES}",
                     workdir / "examples.jsonl")
-    explain.write_html(trained.experiment, workdir / "explain.html")
+    shown = explain.explain(None, workdir, f"configs/{task.name}.py")
+    (workdir / "explain.html").write_text(explanation.page(shown), "utf-8")
     baseline = max(result["baselines"], key=result["baselines"].__getitem__)
     row = Row(task.name, config.architecture, task.metric, result["baselines"][baseline], baseline,
               result["figures"][task.metric], time.perf_counter() - started, workdir.name)
@@ -132,17 +129,25 @@ def _curves(rows: list[Row], path: pathlib.Path) -> bool:
     return True
 
 
+def define_flags() -> None:
+    """The verb's flags; not defined on import, so that verbs can be imported together."""
+    flags.DEFINE_string("workdir", "runs/quickstart", "folder for the runs and the report")
+    flags.DEFINE_string("only", "", "regular expression on task/architecture")
+    flags.DEFINE_integer("steps", 0, "train this many steps each; 0 for what the configs say")
+
+
 def main(_: list[str]) -> None:
     """The verb."""
-    folder = pathlib.Path(WORKDIR.value)
-    chosen = [config for config in configs() if re.search(ONLY.value, f"{config.task.name}/{config.architecture}")]
+    given = flags.FLAGS
+    folder = pathlib.Path(given.workdir)
+    chosen = [config for config in configs() if re.search(given.only, f"{config.task.name}/{config.architecture}")]
     if not chosen:
-        raise ValueError(f"--only={ONLY.value} matches no task/architecture")
+        raise ValueError(f"--only={given.only} matches no task/architecture")
     rows: list[Row] = []
     console, started = Console(), time.perf_counter()
     for number, config in enumerate(chosen, 1):
-        if STEPS.value:
-            config.train.steps = STEPS.value
+        if given.steps:
+            config.train.steps = given.steps
         name = f"{config.task.name}-{config.architecture}"
         left = (time.perf_counter() - started) / max(number - 1, 1) * (len(chosen) - number + 1)
         console.print(f"[{number}/{len(chosen)}] {name}" + (f", about {clock(left)} left" if rows else ""),
@@ -156,4 +161,5 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from t5tasks import command, configuration, experiment, pretrained, sharding
+from t5tasks import command, configuration, experiment, sharding
 from t5tasks.data import batches
 from t5tasks.experiment import Experiment
 from t5tasks.inference import Predictor
@@ -28,9 +28,6 @@ from t5tasks.training.loop import Hooks, Plan, fit
 from t5tasks.training.state import TrainState
 from t5tasks.training.step import make_train_step
 from t5tasks.training.writers import MetricsWriter, ProgressLine
-
-CONFIG = command.config_flag()
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: config, tokenizer, checkpoints, metrics")
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
@@ -156,9 +153,7 @@ def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 def _first_state(run: Experiment, optimizer: Any) -> TrainState:
     parameters = None
     if run.config.pretrained:
-        loaded = pretrained.load(experiment.pretrained_folder(run.config), head=run.form.head, classes=run.model.config.classes,
-                                 mesh=run.mesh, overrides=experiment.running_settings(run.config),
-                                 seed=run.config.seed)
+        loaded = experiment.load_pretrained(run)
         parameters = loaded.parameters
         if loaded.new:
             print(f"new parameters, not in {run.config.pretrained}: {', '.join(loaded.new)}", file=sys.stderr)
@@ -184,12 +179,20 @@ def _summary(figures: Mapping[str, float], first: str = "") -> str:
     return "  ".join(f"{name} {figures[name]:.4f}" for name in shown)
 
 
+def define_flags() -> None:
+    """The verb's flags; not defined on import, so that verbs can be imported together."""
+    command.config_flag()
+    flags.DEFINE_string("workdir", None, "folder of the run: config, tokenizer, checkpoints, metrics")
+
+
 def main(_: list[str]) -> None:
     """The verb."""
-    if CONFIG.value is None or not WORKDIR.value:
+    given = flags.FLAGS
+    if given.config is None or not given.workdir:
         raise ValueError("train needs --config=FILE and --workdir=DIR")
-    train(CONFIG.value, pathlib.Path(WORKDIR.value))
+    train(given.config, pathlib.Path(given.workdir))
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from t5tasks import experiment, pretrained
+from t5tasks import experiment
 from t5tasks.experiment import Experiment
 from t5tasks.training.checkpoint import Checkpoints
 
@@ -54,8 +54,7 @@ def _published(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) 
     if not config.pretrained:
         raise ValueError(f"nothing to load: {workdir} has no checkpoints and config.pretrained is empty")
     run = experiment.build(config, None)
-    loaded = pretrained.load(experiment.pretrained_folder(config), head=run.form.head, classes=run.model.config.classes,
-                             mesh=run.mesh, overrides=experiment.running_settings(config), seed=config.seed)
+    loaded = experiment.load_pretrained(run)
     if loaded.new:
         raise ValueError(f"{config.pretrained} has no {', '.join(loaded.new)}: the model must be trained "
                          "for this task first (python -m t5tasks.train)")

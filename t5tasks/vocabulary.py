@@ -13,26 +13,31 @@ from absl import flags
 from t5tasks import command, experiment, tasks
 from t5tasks.data import tokenizer
 
-CONFIG = command.config_flag()
-OUTPUT = flags.DEFINE_string("output", None, "folder for spiece.model")
-SIZE = flags.DEFINE_integer("size", 0, "number of pieces; 0 for config.tokenizer.size")
-KIND = flags.DEFINE_enum("kind", None, ["unigram", "bpe"], "default: config.tokenizer.kind")
+
+def define_flags() -> None:
+    """The verb's flags; not defined on import, so that verbs can be imported together."""
+    command.config_flag()
+    flags.DEFINE_string("output", None, "folder for spiece.model")
+    flags.DEFINE_integer("size", 0, "number of pieces; 0 for config.tokenizer.size")
+    flags.DEFINE_enum("kind", None, ["unigram", "bpe"], "default: config.tokenizer.kind")
 
 
 def main(_: list[str]) -> None:
     """The verb."""
-    if CONFIG.value is None or not OUTPUT.value:
+    given = flags.FLAGS
+    if given.config is None or not given.output:
         raise ValueError("vocabulary needs --config=FILE and --output=FOLDER")
-    config = CONFIG.value
+    config = given.config
     task = tasks.get(config.task.name)
     records = experiment.read_records(config.data.train, task)
     options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
                            lambda: records)
     texts = experiment.texts(task.form(config.architecture), options, records)
-    trained = tokenizer.train(texts, SIZE.value or config.tokenizer.size, pathlib.Path(OUTPUT.value),
-                              KIND.value or config.tokenizer.kind)
-    print(f"{OUTPUT.value}: {trained.vocabulary_size} pieces from {len(records)} records of {config.data.train}")
+    trained = tokenizer.train(texts, given.size or config.tokenizer.size, pathlib.Path(given.output),
+                              given.kind or config.tokenizer.kind)
+    print(f"{given.output}: {trained.vocabulary_size} pieces from {len(records)} records of {config.data.train}")
 
 
 if __name__ == "__main__":
+    define_flags()
     command.run(main)

@@ -137,6 +137,12 @@ def test_a_class_is_graded_at_the_first_token(word_pieces: str) -> None:
     assert f"→ ⟦{answer}⟧" in plain_text(found) and html.escape(answer) in explanation.page(found)
 
 
+def test_a_class_head_explains_itself_with_a_tokenizer_of_its_own() -> None:
+    rows = list(explain.explain(config_of("classification", "encoder")).views[0].sequences[0].documents[0].rows())
+    assert (rows[0].token.marked, rows[-1].token.marked) == ("◆<s>", "◆</s>")
+    assert [row.weight for row in rows] == [1] + [0] * (len(rows) - 1)
+
+
 def test_counts_are_those_of_every_record(sentence_pieces: str) -> None:
     config = config_of("text_generation", "decoder", sentence_pieces)
     run = experiment.build(config, None)
@@ -313,12 +319,24 @@ def test_visible_pieces_of_byte_level_and_word_piece(word_pieces: str, shared_we
     assert not any("�" in explain.visible(pieces, id) for id in pieces.encode("😀").ids)
 
 
+def test_an_unknown_word_is_not_taken_for_a_special_token(word_pieces: str, tmp_path: pathlib.Path) -> None:
+    config = config_of("classification", "encoder", word_pieces)
+    config.task.labels = ("good", "bad")
+    config.data.train = written([{"text": "Schnabeltier [SEP]", "label": "bad"}], tmp_path)
+    marked = [token.marked for token in all_tokens(explain.explain(config))]
+    assert (marked[0], marked[1], marked[-1]) == ("◆[CLS]", "[UNK]", "◆[SEP]")
+    assert "◆[SEP]" not in marked[:-1]
+
+
 # What is refused.
 
 
 def test_a_length_that_cuts_off_every_target_is_refused(sentence_pieces: str) -> None:
     config = config_of("classification", "decoder", sentence_pieces, length=2)
-    with pytest.raises(ValueError, match="batch.length 2 cuts off the whole target .*raise config.batch.length"):
+    uncut = config_of("classification", "decoder", sentence_pieces, length=1000)
+    run = experiment.build(uncut, None)
+    longest = max(len(run.features(record)[1].ids) for record in sources.load(RECORDS, "classification"))
+    with pytest.raises(ValueError, match=rf"batch.length 2 cuts off .* has {longest} tokens .*raise config.batch"):
         explain.explain(config)
 
 

@@ -57,6 +57,10 @@ class Tokens:
 
 Features = dict[str, np.ndarray]
 
+# A tokenizer without [CLS] and [SEP] uses its BOS and EOS for them, as RoBERTa's does
+# (arxiv.org/abs/1907.11692).
+STAND_INS = {"cls": "bos", "sep": "eos"}
+
 
 def graded(*roles: str) -> LossMask:
     """The loss mask f32[T] that is 1 on tokens of these roles."""
@@ -89,12 +93,7 @@ def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> 
         _encode_run(run, pieces, tokenizer, ids, owners, spans)
         run = []
         if piece is not None:
-            if piece.special not in tokenizer.special:
-                raise ValueError(
-                    f"the tokenizer has no {piece.special!r} token, which this task's "
-                    f"form needs; it has {', '.join(sorted(tokenizer.special))}"
-                )
-            ids.append(tokenizer.special[piece.special])
+            ids.append(special_id(tokenizer, piece.special))
             owners.append(index)
             spans.append((0, 0))
     keep = _kept(owners, pieces, length)
@@ -109,6 +108,15 @@ def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> 
         roles=tuple(pieces[owner].role for owner, kept in zip(owners, keep, strict=True) if kept),
         lost=lost,
     )
+
+
+def special_id(tokenizer: Tokenizer, name: str) -> int:
+    """The id of a special token, or of what stands for it; ValueError where there is neither."""
+    for known in (name, STAND_INS.get(name, name)):
+        if known in tokenizer.special:
+            return tokenizer.special[known]
+    raise ValueError(f"the tokenizer has no {name!r} token, which this task's form needs; it has "
+                     f"{', '.join(sorted(tokenizer.special))}")
 
 
 def _encode_run(

@@ -39,7 +39,9 @@ class Checkpoints:
         if metric:
             kept.append(managers.BestN(get_metric_fn=figure, n=1, keep_checkpoints_without_metrics=False))
         self._manager = ocp.CheckpointManager(
-            folder.absolute(), options=ocp.CheckpointManagerOptions(
+            folder.absolute(), item_handlers={
+                "parameters": ocp.StandardCheckpointHandler(), "optimizer": ocp.StandardCheckpointHandler(),
+                "run": ocp.JsonCheckpointHandler()}, options=ocp.CheckpointManagerOptions(
                 preservation_policy=managers.AnyPreservationPolicy(kept), best_fn=figure, best_mode="max"))
 
     def __enter__(self) -> "Checkpoints":

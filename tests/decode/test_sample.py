@@ -102,10 +102,10 @@ def test_a_seed_names_a_text(recency, pad_right):
 
 
 def test_each_token_is_drawn_afresh(recency, pad_right):
-    """Almost flat, so neighbours agree one time in eleven; a key used twice would make all agree."""
+    """Almost flat: neighbours agree one time in eleven; a key used twice would make all agree."""
     settings = decode.settings(4, temperature=1e6)
-    texts = [run(recency, [[3, 4]] * 4, [0] * 4, settings, np.arange(4) + 4 * call, pad_right, 4, [])
-             for call in range(5)]
+    texts = [run(recency, [[3, 4]] * 4, [0] * 4, settings, np.arange(first, first + 4), pad_right,
+                 4, []) for first in range(0, 20, 4)]
     tokens = np.concatenate([text.tokens for text in texts])
     assert 0.03 < np.mean(tokens[:, 1:] == tokens[:, :-1]) < 0.17  # 220 pairs, 4 deviations
     assert 0.03 < np.mean(tokens[1:] == tokens[:-1]) < 0.17
@@ -196,7 +196,7 @@ def test_draw_inverts_the_cumulative_sum_over_many_chunks():
     edges = jnp.array([[0.0, 0], [0.2499, 0], [0.25, 0], [0.75, 0]])
     assert draw(jnp.tile(weights[:1], (4, 1)), edges).tolist() == [3, 3, 400, 999]
     uniforms = jax.random.uniform(jax.random.key(0), (20_000, 2))
-    many = draw(jnp.tile(weights[:1], (20_000, 1)), uniforms)
+    many = jax.jit(draw)(jnp.tile(weights[:1], (20_000, 1)), uniforms)
     counts = np.bincount(many, minlength=1000)
     assert counts.sum() == counts[[3, 400, 999]].sum()
     assert np.all(np.abs(counts[[3, 400, 999]] - [5000, 10000, 5000]) < 300)  # 4 deviations
