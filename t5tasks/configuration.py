@@ -8,11 +8,17 @@ line alike (`--config.optimizer.learning_rate=1e-3`).
 
 import dataclasses
 import json
+import pathlib
+import re
+import runpy
+import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 
 from t5tasks import tasks
+from t5tasks.data.formats import nearest
 from t5tasks.models.config import ModelConfig
 
 # Decided by the task, the tokenizer or the architecture, not by hand.
@@ -60,6 +66,53 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     })
     return config.lock()
+
+
+def read(path: str) -> ml_collections.ConfigDict:
+    """The locked config of a Python file's get_config(), or of the config.json that a run saved.
+
+    Raises:
+      ValueError: the file is missing, is not Python or has no get_config, or what get_config does
+        fails (an unknown setting, with the nearest one); with the file and its line.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"no config file {path}")
+    try:
+        if path.endswith(".json"):
+            return from_plain(json.loads(pathlib.Path(path).read_text("utf-8")))
+        made = runpy.run_path(path).get("get_config", lambda: None)()
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        raise ValueError(f"{path}:{f'{line}:' if line else ''} {_told(error)}") from error
+    if not isinstance(made, ml_collections.ConfigDict):
+        raise ValueError(f"{path} has no get_config() that returns a config; begin one with "
+                         "t5tasks.configuration.defaults(TASK)")
+    return made.lock()
+
+
+def _told(error: Exception) -> str:
+    """What went wrong in a config file, without all that ml_collections adds to it."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if found := re.search(r'Did you mean "(.+)" instead of "(.+)"', text):
+        return f"no setting {found[2]!r}; did you mean {found[1]}?"
+    if found := re.search(r"field '(.+?)'.*?\. (.+) is of .* type <class '(.+)'> and .* <class '(.+)'>", text):
+        return f"setting {found[1]!r} is {found[2]} ({found[3]}), expected {found[4]}"
+    if isinstance(error, SyntaxError):
+        text = error.msg
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+def check_overrides(config: ml_collections.ConfigDict, arguments: Iterable[str]) -> None:
+    """Raises ValueError for the first --config.NAME of a command line that is no setting."""
+    for argument in arguments:
+        given = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        settings: Any = config
+        for name in re.sub(r"\[.*?\]", "", given[1]).split(".") if given else ():
+            known = list(settings) if isinstance(settings, ml_collections.ConfigDict) else []
+            if name not in known:
+                raise ValueError(f"no setting {argument.partition('=')[0]}; {nearest(name, known)}")
+            settings = settings[name]
 
 
 def plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from t5tasks.tasks.task import Form, Options, Record, Task
 log = logging.getLogger(__name__)
 
 RUNNING = ("layer_loop", "rematerialise", "compute_dtype", "dropout")
+HEAD = ("pooling",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,9 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
       ValueError: names, sizes or files that do not fit together, one line each.
     """
     task = tasks.get(config.task.name)
+    if unfit := {*config.task} ^ {"name", *task.options}:
+        raise ValueError(f"config.task has no settings of {task.name} ({', '.join(sorted(unfit))} differ); "
+                         f"begin the config with defaults({task.name!r})")
     form = task.form(config.architecture)
     saved = saved_config(workdir)
     options: Options = {name: value for name, value in config.task.items() if name != "name"}
@@ -113,10 +117,10 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
                                  if name in options and not options[name]}}
     training = functools.cache(lambda: read_records(config.data.train, task))
     options = task.resolve(options, training)
-    tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()))
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
+    tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()))
     shape = find_model(config, form, options, tokenizer, workdir)
     _check_lengths(config, shape)
     return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh)
@@ -224,8 +228,8 @@ def load_pretrained(run: Experiment) -> pretrained.Pretrained:
 
 
 def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What of config.model applies to a pretrained model too: how it runs, not what it is."""
-    return {name: config.model[name] for name in RUNNING}
+    """What of config.model applies to a pretrained model too: how it runs, and its new head."""
+    return {name: config.model[name] for name in (*RUNNING, *HEAD)}
 
 
 def pretrained_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -249,7 +253,8 @@ def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelC
     if shape.positions != "learned":
         return
     for name in ("length", "source_length"):
-        if config.batch[name] > shape.max_length and (name == "length" or shape.encoder_layers):
+        read = name == "length" or shape.architecture == "encoder_decoder"
+        if read and config.batch[name] > shape.max_length:
             raise ValueError(f"config.batch.{name} is {config.batch[name]}, the model has "
                              f"{shape.max_length} positions; set it to at most that")
 

@@ -8,6 +8,7 @@ has run out of records, and every record counts exactly once.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ from t5tasks.training import step as training_step
 
 Batch = dict[str, np.ndarray]
 METHODS = ("greedy", "sample", "beam")
+WINDOW = 32  # batches, in which records of like length stand together
 
 
 class Predictor:
@@ -50,30 +52,39 @@ class Predictor:
             settings={"label_smoothing": 0.0, "z_loss": 0.0,
                       "chunk_tokens": experiment.config.loss.chunk_tokens}))
 
-    def answers(self, parameters: Any, records: Iterable[Record], first: int = 0) -> Iterator[Answer]:
-        """One answer a record, in their order; `first` is the number of the first record."""
+    def answers(self, parameters: Any, records: Iterable[Record], skip: int = 0) -> Iterator[Answer]:
+        """One answer a record, in their order; the first `skip` are left out.
+
+        Every record stands in the batch that it would stand in without `skip`: in another one, its
+        answer could differ in the last bits.
+        """
         method = self.experiment.form.answers_by
         answer = {CLASSES: self._classes, LABEL_SCORING: self._labels}.get(method, self._texts)
-        rows = ((index, self._prompt(record)) for index, record in enumerate(records, first))
+        first = skip - skip % (WINDOW * self._prompt_shape.size)
+        rows = ((index, self._prompt(record))
+                for index, record in enumerate(itertools.islice(records, first, None), first))
         waiting: dict[int, Answer] = {}
-        next_index = first
-        for indices, batch in batches.evaluation_batches(rows, self._prompt_shape):
+        next_index = skip
+        for indices, batch in batches.evaluation_batches(rows, self._prompt_shape, WINDOW):
+            if max(indices) < skip:
+                continue
             waiting.update(zip(indices, answer(parameters, batch, indices), strict=False))
             while next_index in waiting:
                 yield waiting.pop(next_index)
                 next_index += 1
 
-    def predictions(self, parameters: Any, records: Iterable[Record], first: int = 0
+    def predictions(self, parameters: Any, records: Iterable[Record], skip: int = 0
                     ) -> Iterator[tuple[Record, Prediction]]:
-        """Each record with its prediction in the guide's shape, in order, a window at a time."""
+        """Each record but the first `skip` with its prediction in the guide's shape, in order."""
         seen: list[Record] = []
 
         def remembered() -> Iterator[Record]:
-            for record in records:
-                seen.append(record)
+            for index, record in enumerate(records):
+                if index >= skip:
+                    seen.append(record)
                 yield record
 
-        for answer in self.answers(parameters, remembered(), first):
+        for answer in self.answers(parameters, remembered(), skip):
             record = seen.pop(0)
             yield record, self.experiment.task.postprocess(record, answer, self.experiment.options)
 
@@ -185,8 +196,16 @@ class Predictor:
                                      top_k=settings.top_k, top_p=settings.top_p)
             generated = decode.generate(*arguments, choice, self._keys(indices, rows), **ends)
             tokens, lengths = generated.tokens, generated.lengths
-        texts = zip(self._gather(tokens)[: len(indices)], self._gather(lengths), strict=False)
-        return [experiment.tokenizer.decode([int(i) for i in row[:length]]) for row, length in texts]
+        answers = zip(batch["tokens"][: len(indices)], batch["segments"], self._gather(tokens),
+                      self._gather(lengths), strict=False)
+        return [self._continuation(prompt[segments > 0].tolist(), row[:length].tolist())
+                for prompt, segments, row, length in answers]
+
+    def _continuation(self, prompt: list[int], ids: list[int]) -> str:
+        """The text that ids add to the prompt: decoded alone, they could lose their leading space."""
+        decode_ids = self.experiment.tokenizer.decode
+        before, whole = decode_ids(prompt), decode_ids(prompt + ids)
+        return whole[len(before):] if whole.startswith(before) else decode_ids(ids)
 
     def _keys(self, indices: list[int], rows: int) -> jax.Array:
         """A record's key depends on the seed and its number alone, not on its batch."""

@@ -8,7 +8,6 @@ The input is read as it is needed, so it may be larger than memory. The output g
 lines; run again, the same command goes on after the last whole one.
 """
 
-import itertools
 import json
 import pathlib
 import time
@@ -18,12 +17,15 @@ from typing import Any
 import jax
 from absl import flags
 
-from t5tasks import command, experiment
+from t5tasks import command, configuration, experiment
 from t5tasks.data import sources
 from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Record
 from t5tasks.trained import Trained, load
 from t5tasks.training.writers import ProgressLine, clock
+
+# The settings that predictions depend on.
+SETTINGS = ("seed", "architecture", "task", "pretrained", "tokenizer", "model", "batch", "decode")
 
 
 def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
@@ -34,8 +36,9 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
     """
     run = trained.experiment
     source = source if ":" in source.split("/")[0] else f"file:{source}"
-    done = _resume(output, {"input": source, "step": trained.step, "task": run.task.name,
-                            "workdir": str(run.workdir), "decode": json.loads(run.config.decode.to_json())})
+    settings = configuration.plain(run.config)
+    done = _resume(output, {"input": source, "workdir": str(run.workdir), "step": trained.step,
+                            **{name: settings[name] for name in SETTINGS}})
 
     def records() -> Iterator[Record]:
         for index, record in enumerate(sources.read(source, run.task.name)):
@@ -44,9 +47,9 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
 
     lead = jax.process_index() == 0
     started, written = time.perf_counter(), done
-    with output.open("a") as lines, ProgressLine(f"predict {run.task.name}", 0, done, quiet=not lead) as progress:
-        waiting = itertools.islice(records(), done, None)
-        for _, prediction in Predictor(run).predictions(trained.parameters, waiting, first=done):
+    with (output.open("a", encoding="utf-8") as lines,
+          ProgressLine(f"predict {run.task.name}", 0, done, quiet=not lead) as progress):
+        for _, prediction in Predictor(run).predictions(trained.parameters, records(), skip=done):
             if lead:
                 lines.write(json.dumps(prediction, ensure_ascii=False) + "\n")
                 lines.flush()
@@ -64,8 +67,10 @@ def _resume(output: pathlib.Path, identity: dict[str, Any]) -> int:
         experiment.write_json(mark, identity)
         output.touch()
         return 0
-    if not mark.exists() or json.loads(mark.read_text()) != json.loads(json.dumps(identity)):
-        raise ValueError(f"{output} exists and comes from another command; delete it or name another --output")
+    known = json.loads(mark.read_text()) if mark.exists() else {}
+    if other := [name for name in identity if known.get(name) != identity[name]]:
+        raise ValueError(f"{output} exists and comes from another command (its {other[0]} differs); delete it "
+                         "or name another --output")
     whole = done = 0
     with output.open("rb") as lines:
         for line in lines:

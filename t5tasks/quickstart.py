@@ -11,7 +11,6 @@ import dataclasses
 import json
 import pathlib
 import re
-import runpy
 import time
 
 import ml_collections
@@ -19,7 +18,7 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from t5tasks import command, evaluate, experiment, explain, explanation, predict, tasks, train
+from t5tasks import command, configuration, evaluate, experiment, explain, explanation, predict, tasks, train
 from t5tasks.trained import load
 from t5tasks.training.writers import clock
 
@@ -60,7 +59,7 @@ def configs() -> list[ml_collections.ConfigDict]:
         if not path.exists():
             raise ValueError(f"no {path}: every task has a config for the built-in world; run from a checkout")
         for architecture in tasks.get(name).forms:
-            config = runpy.run_path(str(path))["get_config"]()
+            config = configuration.read(str(path))
             config.architecture = architecture
             found.append(config)
     return found
@@ -144,7 +143,7 @@ def main(_: list[str]) -> None:
     if not chosen:
         raise ValueError(f"--only={given.only} matches no task/architecture")
     rows: list[Row] = []
-    console, started = Console(), time.perf_counter()
+    console, started = Console(soft_wrap=True), time.perf_counter()
     for number, config in enumerate(chosen, 1):
         if given.steps:
             config.train.steps = given.steps
@@ -156,7 +155,7 @@ def main(_: list[str]) -> None:
     table = Table(*HEADINGS, title="built-in world, held-out combinations")
     for row in rows:
         table.add_row(*row.cells())
-    console.print(table)
+    console.print(table, no_wrap=True, crop=False)
     print(f"report: {report(rows, folder)}")
 
 

@@ -13,8 +13,10 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 from absl import flags
 
 from t5tasks import command, configuration, experiment, sharding
@@ -24,7 +26,7 @@ from t5tasks.inference import Predictor
 from t5tasks.training import optimizer as optimizers
 from t5tasks.training import state as states
 from t5tasks.training.checkpoint import Checkpoints
-from t5tasks.training.loop import Hooks, Plan, fit
+from t5tasks.training.loop import Hooks, NonFiniteLossError, Plan, fit
 from t5tasks.training.state import TrainState
 from t5tasks.training.step import make_train_step
 from t5tasks.training.writers import MetricsWriter, ProgressLine
@@ -36,6 +38,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     Raises:
       ValueError: whatever does not fit, in one line. NonFiniteLossError: the loss diverged.
     """
+    if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
+        _check_identity(*({name: configuration.plain(settings)[name] for name in ("tokenizer", "pretrained")}
+                          for settings in (saved, config)))
     run = experiment.build(config, workdir)
     records = experiment.read_records(config.data.train, run.task)
     validation = _head(experiment.read_records(config.data.validation, run.task), config.train.validation_records)
@@ -74,8 +79,17 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     lead = jax.process_index() == 0
     writer = MetricsWriter(workdir, first) if lead else None
     progress = ProgressLine(run.task.name, plan.steps, first, quiet=not lead)
+    finite = jax.jit(lambda parameters: jnp.isfinite(optax.tree.norm(parameters)))
+
+    def check(state: TrainState) -> None:
+        """A finite loss and gradient can still give an update that overflows."""
+        if not finite(state.parameters):
+            raise NonFiniteLossError(
+                f"parameters are no numbers after step {int(state.step)}: training stopped, the last checkpoint "
+                "is good; lower config.optimizer.learning_rate")
 
     def evaluate(state: TrainState) -> dict[str, float]:
+        check(state)
         figures = predictor.figures(predictor.evaluate(state.parameters, validation),
                                     predictor.token_counts(state.parameters, validation))
         latest_figures.clear()
@@ -84,6 +98,7 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
         return figures
 
     def save(state: TrainState, metrics: Mapping[str, float] | None) -> None:
+        check(state)
         checkpoints.save(run.model, state, {"data": data.get_state(), "fingerprint": identity,
                                             "figures": dict(latest_figures)}, metrics)
 
@@ -143,10 +158,13 @@ def fingerprint(run: Experiment, plan: Plan, records: int) -> dict[str, Any]:
             "optimizer": config["optimizer"]}
 
 
-def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> None:
     for name, value in now.items():
-        if saved.get(name) != value:
-            raise ValueError(f"cannot resume: {name} was {saved.get(name)} when the run began and is {value} "
+        before = saved.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            _check_identity(before, value, f"{prefix}{name}.")
+        elif before != value:
+            raise ValueError(f"cannot resume: {prefix}{name} was {before!r} when the run began and is {value!r} "
                              "now; set it back, or use another --workdir")
 
 

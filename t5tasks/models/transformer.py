@@ -70,6 +70,12 @@ def _source_segments(inputs: Inputs) -> jax.Array:
     return jnp.ones_like(inputs["source_tokens"]) if segments is None else segments
 
 
+def _mean(x: jax.Array, segments: jax.Array | None) -> jax.Array:
+    """float[B, D], the mean of x float[B, T, D] over the tokens that are not padding."""
+    real = jnp.ones(x.shape[:2], bool) if segments is None else segments > 0
+    return jnp.mean(x, axis=1, where=real[..., None] | ~jnp.any(real, axis=1)[:, None, None])
+
+
 class Head(nn.Module):
     """What the model answers with; each kind has the shape that the one loss expects."""
 
@@ -79,7 +85,7 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, embedding: jax.Array, segments: jax.Array | None) -> jax.Array:
         """Logits of x float[B, T, D].
 
-        lm: [B, T, V], over the vocabulary. cls: [B, C], of the first token. token: [B, T, C].
+        lm: [B, T, V], over the vocabulary. cls: [B, C], of the first token or the mean. token: [B, T, C].
         span: [B, 2, T], start and end over positions, padding out of reach. none: x itself.
         """
         c = self.config
@@ -92,7 +98,7 @@ class Head(nn.Module):
                 return jnp.einsum("...D,VD->...V", x, embedding.astype(x.dtype))
             return Linear("...D,DV->...V", (c.width, c.vocabulary), c, biases=False, name="words")(x)
         if c.head == "cls":
-            x = x[:, 0]
+            x = _mean(x, segments) if c.pooling == "mean" else x[:, 0]
             if c.pooler:
                 x = jnp.tanh(Linear("BD,DE->BE", (c.width, c.width), c, biases=True, name="pooler")(x))
         classes = 2 if c.head == "span" else c.classes

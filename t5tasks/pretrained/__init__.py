@@ -29,7 +29,7 @@ from t5tasks.pretrained.table import Family, load_parameters
 
 # What may differ from the folder's own values; anything else would be another model.
 OVERRIDES = ("dropout", "max_length", "compute_dtype", "layer_loop", "rematerialise",
-             "initializer_range")
+             "initializer_range", "pooling")
 
 # The reference's names of inputs → ours, for each architecture.
 INPUTS = {
@@ -141,9 +141,10 @@ def _config(foreign: fields.Foreign, family: Family, names: tuple[str, ...] | No
         values["classes"] = fields.class_count(foreign) if classes is None else classes
     elif classes is not None:
         raise ValueError(f"classes is {classes}, but a {head} head has none; leave it out")
-    values["pooler"] = head == "cls" and any(row.ours.startswith("head/pooler/")
-                                             for row in family.table.rows)
-    return from_mapping(values | _checked_overrides(values, overrides or {}))
+    values |= _checked_overrides(values, overrides or {})
+    reads_first = head == "cls" and values.get("pooling", "first") == "first"
+    values["pooler"] = reads_first and any(row.ours.startswith("head/pooler/") for row in family.table.rows)
+    return from_mapping(values)
 
 
 def _checked_overrides(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,8 +174,9 @@ def _is_classifier_fresh(foreign: fields.Foreign, family: Family, config: ModelC
 
 @functools.partial(jax.jit, static_argnums=0)
 def _forward(model: Model, parameters: Parameters, inputs: dict[str, jax.Array]) -> jax.Array:
-    # The head is not told of the padding: the reference does not mask its span logits.
-    return model.logits(parameters, model.hidden(parameters, inputs))
+    # A span head is not told of the padding: the reference does not mask its logits.
+    known = None if model.config.head == "span" else inputs
+    return model.logits(parameters, model.hidden(parameters, inputs), known)
 
 
 def _inputs(config: ModelConfig, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -59,7 +59,7 @@ class Interval:
     def clear(self) -> None:
         self._sums: dict[str, float] = {}
         self._tokens = self._flops = 0.0
-        self._steps = 0
+        self._steps = self.finite_steps = 0
         self._start = time.perf_counter()
 
     def pause(self, seconds: float) -> None:
@@ -81,15 +81,16 @@ class Interval:
         """Adds a step's sums, once the device has them."""
         for name in ("loss", "nll", "correct", "weight", "gradient_norm"):
             self._sums[name] = self._sums.get(name, 0.0) + float(sums[name])
+        self.finite_steps += 1
 
     def figures(self, learning_rate: float) -> dict[str, float]:
-        """Means over the interval: loss and accuracy per graded target, speed, utilisation."""
+        """Means over the interval's finite steps: loss and accuracy per graded target, speed, utilisation."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         weight = max(self._sums["weight"], 1e-9)
         figures = {
             "loss": self._sums["loss"] / weight, "nll": self._sums["nll"] / weight,
             "accuracy": self._sums["correct"] / weight,
-            "gradient_norm": self._sums["gradient_norm"] / self._steps, "learning_rate": learning_rate,
+            "gradient_norm": self._sums["gradient_norm"] / self.finite_steps, "learning_rate": learning_rate,
             "tokens_per_second": self._tokens / seconds, "seconds_per_step": seconds / self._steps}
         if peak_flops():
             figures["mfu"] = self._flops / seconds / peak_flops()
@@ -136,11 +137,12 @@ def fit(state: TrainState, step: Callable[..., Any], batches: Iterator[Batch], c
             started = time.perf_counter()
         if number % plan.log_every == 0 or last:
             settle(leave=0)
-            figures = interval.figures(float(hooks.learning_rate(number - 1)))
-            left = (time.perf_counter() - started) / max(number - first - 1, 1) * (plan.steps - number)
-            progress.update(number, _line(figures, left))
-            if writer:
-                writer.write(number, "train", figures)
+            if interval.finite_steps:  # else all of them were skipped
+                figures = interval.figures(float(hooks.learning_rate(number - 1)))
+                left = (time.perf_counter() - started) / max(number - first - 1, 1) * (plan.steps - number)
+                progress.update(number, _line(figures, left))
+                if writer:
+                    writer.write(number, "train", figures)
             interval.clear()
         evaluate, save = (last or number % every == 0 for every in (plan.evaluate_every, plan.checkpoint_every))
         if evaluate or save:

@@ -10,6 +10,7 @@ import jax
 import optax
 
 from t5tasks import sharding
+from t5tasks.models import stack
 
 OPTIMIZERS = ("adamw", "adafactor", "lion", "sgd")
 SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
@@ -58,6 +59,24 @@ def decays(parameters: Any) -> Any:
         lambda path, _: not re.search(r"(scale|bias)$", sharding.path_name(path)), parameters)
 
 
+def by_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Shows `inner` each layer's arrays apart: Adafactor takes means over whole arrays, which must
+    not run over the layers that a scanned model stacks. Its state is kept in the parameters' form."""
+
+    def in_form_of(tree: Any, parameters: Any) -> Any:
+        apart = jax.tree.structure(stack.unstacked(parameters)) == jax.tree.structure(parameters)
+        return tree if apart else stack.stacked(tree)
+
+    def init(parameters: Any) -> Any:
+        return in_form_of(inner.init(stack.unstacked(parameters)), parameters)
+
+    def update(updates: Any, state: Any, parameters: Any = None) -> tuple[Any, Any]:
+        changes, after = inner.update(*(stack.unstacked(tree) for tree in (updates, state, parameters)))
+        return in_form_of(changes, parameters), in_form_of(after, parameters)
+
+    return optax.GradientTransformation(init, update)
+
+
 def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
     """Clipping, the named optimizer and its schedule, as one transformation.
 
@@ -72,7 +91,7 @@ def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformati
         inner = optax.adamw(rate, b1=settings["beta1"], b2=settings["beta2"], eps=settings["epsilon"],
                             weight_decay=decay, mask=decays)
     elif name == "adafactor":
-        inner = optax.adafactor(rate, weight_decay_rate=decay or None, weight_decay_mask=decays)
+        inner = by_layer(optax.adafactor(rate, weight_decay_rate=decay or None, weight_decay_mask=decays))
     elif name == "lion":
         inner = optax.lion(rate, b1=settings["beta1"], b2=settings["beta2"], weight_decay=decay, mask=decays)
     else:

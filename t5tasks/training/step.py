@@ -66,7 +66,7 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, setti
             gradients, sums = _accumulate(gradient_of, state.parameters, batch, key, micro_batches)
         scale = 1 / jnp.maximum(sums["weight"], 1e-6)
         gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
         updates, moments = optimizer.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
@@ -81,6 +81,10 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, setti
 def _accumulate(gradient_of: Callable[..., tuple[Any, Sums]], parameters: Any, batch: Batch,
                 key: jax.Array, parts: int) -> tuple[Any, Sums]:
     """Gradients and sums added up over `parts` slices of the batch, one after the other."""
+    rows = batch["tokens"].shape[0]
+    if rows % parts:
+        raise ValueError(f"a batch of {rows} rows cannot be split into {parts} micro-batches; make "
+                         "batch.size a multiple of batch.micro_batches")
     # Row i goes to part i % parts: every device keeps rows of its own in each part.
     sliced = jax.tree.map(
         lambda array: array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1), batch)

@@ -52,16 +52,17 @@ def clock(seconds: float) -> str:
 
 
 class ProgressLine:
-    """A bar on a terminal; elsewhere a plain line now and then."""
+    """A bar on a terminal; elsewhere a plain line now and then. A total of 0 is one not known."""
 
     def __init__(self, title: str, total: int, completed: int, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self._title, self._total, self._printed = title, total, 0.0
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} {task.fields[text]}"), console=self.console,
+            TextColumn("{task.fields[count]} {task.fields[text]}"), console=self.console,
             disable=not self.console.is_terminal)
-        self._task = self._bar.add_task(title, total=total, completed=completed, text="compiling")
+        self._task = self._bar.add_task(title, total=total or None, completed=completed,
+                                        count=self._count(completed), text="compiling")
 
     def __enter__(self) -> "ProgressLine":
         self._bar.start()
@@ -71,11 +72,14 @@ class ProgressLine:
         self._bar.stop()
 
     def update(self, step: int, text: str) -> None:
-        self._bar.update(self._task, completed=step, text=text)
+        self._bar.update(self._task, completed=step, count=self._count(step), text=text)
         due = time.monotonic() - self._printed > 10 or step == self._total
         if not self.console.is_terminal and due:
             self._printed = time.monotonic()
-            self.console.print(f"{self._title} {step}/{self._total} {text}", soft_wrap=True, highlight=False)
+            self.console.print(f"{self._title} {self._count(step)} {text}", soft_wrap=True, highlight=False)
+
+    def _count(self, step: int) -> str:
+        return f"{step}/{self._total}" if self._total else str(step)
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -40,8 +40,7 @@ FAMILIES = {
 }
 
 
-@functools.cache
-def _made(config: ModelConfig) -> SimpleNamespace:
+def _made(config: ModelConfig, jit) -> SimpleNamespace:
     model = Model(config)
     random = np.random.RandomState(0)
 
@@ -53,14 +52,14 @@ def _made(config: ModelConfig) -> SimpleNamespace:
     parameters = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, jax.random.key(0)))
     return SimpleNamespace(
         model=model, config=config, parameters=parameters,
-        apply=jax.jit(model.apply), hidden=jax.jit(model.hidden), step=jax.jit(model.step),
-        start=jax.jit(model.start, static_argnums=(1, 2)))
+        apply=jit(model.apply), step=jit(model.step), start=jit(model.start, static_argnums=(1, 2)))
 
 
 @pytest.fixture(scope="session")
-def family():
+def family(quick_jit):
     """family(name, **changes): a model, parameters, and its functions jitted; made once."""
-    return lambda name, **changes: _made(dataclasses.replace(FAMILIES[name], **changes))
+    made = functools.cache(functools.partial(_made, jit=quick_jit))
+    return lambda name, **changes: made(dataclasses.replace(FAMILIES[name], **changes))
 
 
 @pytest.fixture(scope="session")

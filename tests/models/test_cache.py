@@ -18,7 +18,7 @@ CAPACITY = LENGTH + CHUNK  # a chunk is written whole, its padding included
                                         "rotary encoder-decoder", "relative encoder-decoder"])
 def full(request, family, inputs_of):
     """A model, its inputs (sources padded) and the logits of the full forward pass."""
-    made = family(request.param)
+    made = family(request.param, **({"encoder_layers": 1} if "encoder" in request.param else {}))
     inputs = inputs_of(made.config, rows=ROWS, length=LENGTH)
     if "source_tokens" in inputs:
         lengths = jnp.asarray([130, 50, 1])[:, None]
@@ -39,7 +39,7 @@ def _expect(logits, cache, counts, expected):
         np.testing.assert_allclose(logits[row], expected[row, int(cache.lengths[row]) - 1], atol=1e-4)
 
 
-def test_one_by_one_and_in_chunks_equal_the_full_pass(full):
+def test_one_by_one_and_in_chunks_equal_the_full_pass(full, quick_jit):
     made, inputs, expected = full
     tokens, random = inputs["tokens"], np.random.RandomState(0)
     cache = made.start(made.parameters, ROWS, CAPACITY, inputs)
@@ -50,7 +50,7 @@ def test_one_by_one_and_in_chunks_equal_the_full_pass(full):
     _expect(logits, cache, counts, expected)
     prompts = cache
 
-    @jax.jit
+    @quick_jit
     def one_by_one(parameters, cache):
         def go(cache, number):
             rests = (number + jnp.arange(ROWS)) % 5 == 0  # each row pauses now and then
@@ -76,11 +76,11 @@ def test_one_by_one_and_in_chunks_equal_the_full_pass(full):
     assert calls > LENGTH / CHUNK
 
 
-def test_scores_are_the_log_probabilities_of_the_full_pass(full):
+def test_scores_are_the_log_probabilities_of_the_full_pass(full, quick_jit):
     made, inputs, expected = full
     cache = made.start(made.parameters, ROWS, CAPACITY, inputs)
     tokens, targets = inputs["tokens"][:, :CHUNK], inputs["tokens"][:, 1:CHUNK + 1]
-    scores, after = jax.jit(made.model.score)(made.parameters, tokens, jnp.full(ROWS, CHUNK), targets, cache)
+    scores, after = quick_jit(made.model.score)(made.parameters, tokens, jnp.full(ROWS, CHUNK), targets, cache)
     wanted = np.take_along_axis(np.asarray(jax.nn.log_softmax(expected[:, :CHUNK])),
                                 np.asarray(targets)[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(scores, wanted, atol=1e-4)

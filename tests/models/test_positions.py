@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rotations against complex numbers, buckets against a table by hand and exact integer arithmetic."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from t5tasks.models.positions import relative_buckets, rotate
 
+BUCKETS = functools.partial(jax.jit, static_argnums=(2, 3, 4))(relative_buckets)
+
 
 def _buckets(distances, buckets, distance, bidirectional):
     """The bucket of each key that stands `distances` after its query."""
     slots = jnp.asarray(distances)[None] + 500
-    return np.asarray(relative_buckets(jnp.asarray([[500]]), slots, buckets, distance, bidirectional))[0, 0]
+    return np.asarray(BUCKETS(jnp.asarray([[500]]), slots, buckets, distance, bidirectional))[0, 0]
 
 
 def test_buckets_of_t5_by_hand():
     """32 buckets up to 128: each bucket's first distance, as tabulated for T5's encoder."""
     firsts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]
-    for bucket, (first, after) in enumerate(zip(firsts, [*firsts[1:], 500], strict=True)):
-        assert list(_buckets([-first, -(after - 1)], 32, 128, True)) == [bucket, bucket]
-        if first:
-            assert list(_buckets([first, after - 1], 32, 128, True)) == [16 + bucket] * 2
+    lasts = [first - 1 for first in firsts[1:]] + [499]
+    for ends in (firsts, lasts):
+        assert list(_buckets([-end for end in ends], 32, 128, True)) == list(range(16))
+        assert list(_buckets(ends[1:], 32, 128, True)) == list(range(17, 32))
 
 
 def test_a_causal_stack_spends_all_buckets_on_the_past():
@@ -59,18 +64,16 @@ def test_rotation_is_multiplication_by_a_complex_number():
     angles = positions[..., None] * 50.0 ** (-np.arange(4) / 4)
     turned = as_complex * np.exp(1j * angles)[:, :, None, :]
     expected = np.concatenate([turned.real, turned.imag], axis=-1)
-    np.testing.assert_allclose(rotate(jnp.asarray(x), jnp.asarray(positions), 50.0), expected, atol=1e-4)
-    np.testing.assert_array_equal(rotate(jnp.asarray(x), jnp.zeros((1, 5), jnp.int32), 50.0), x)
+    turn = jax.jit(rotate)
+    np.testing.assert_allclose(turn(jnp.asarray(x), jnp.asarray(positions), 50.0), expected, atol=1e-4)
+    np.testing.assert_array_equal(turn(jnp.asarray(x), jnp.zeros((1, 5), jnp.int32), 50.0), x)
 
 
 def test_a_rotated_product_depends_on_the_distance_alone():
     random = np.random.RandomState(1)
-    query, key = (jnp.asarray(random.randn(1, 1, 1, 6), jnp.float32) for _ in range(2))
-
-    def product(query_position: int, key_position: int) -> float:
-        at = [rotate(x, jnp.asarray([[place]]), 10_000.0)
-              for x, place in ((query, query_position), (key, key_position))]
-        return float(jnp.sum(at[0] * at[1]))
-
-    assert product(9, 4) == pytest.approx(product(105, 100), abs=1e-4)
-    assert abs(product(9, 4) - product(9, 5)) > 1e-2
+    query, key = (jnp.tile(jnp.asarray(random.randn(1, 1, 1, 6), jnp.float32), (1, 3, 1, 1)) for _ in range(2))
+    queries = rotate(query, jnp.asarray([[9, 105, 9]]), 10_000.0)
+    keys = rotate(key, jnp.asarray([[4, 100, 5]]), 10_000.0)
+    products = np.sum(np.asarray(queries) * np.asarray(keys), axis=(0, 2, 3))
+    assert products[0] == pytest.approx(products[1], abs=1e-4)
+    assert abs(products[0] - products[2]) > 1e-2

@@ -95,7 +95,8 @@ def _head(c, p, x, embedding):
         x = x * c.width**-0.5 if c.scaled_head else x
         return x @ embedding.T if c.tied_head else _linear(p["words"], x)
     if c.head == "cls":
-        x = np.tanh(_linear(p["pooler"], x[0])) if c.pooler else x[0]
+        x = x.mean(0) if c.pooling == "mean" else x[0]
+        x = np.tanh(_linear(p["pooler"], x)) if c.pooler else x
     logits = _linear(p["classifier"], x)
     return logits.T if c.head == "span" else logits
 
@@ -138,6 +139,7 @@ def reference(c, parameters, inputs):
     ("encoder", {"head": "lm", "embedding_norm": False, "activation": "relu"}),
     ("encoder", {"head": "none", "norm_epsilon": 0.5}),
     ("encoder", {"pooler": False, "classes": 1}),
+    ("encoder", {"pooling": "mean"}),
 ])
 def test_logits_are_those_of_the_written_out_transformer(family, inputs_of, name, changes):
     made = family(name, **changes)

