@@ -64,11 +64,14 @@ def _parse(arguments: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
-        raise ValueError(f"{error} (--help lists the flags)") from error
+        hint = "--help lists the flags"
+        if error.flagname.startswith("config."):
+            hint = "settings need a --config=FILE before them; a run's own is its WORKDIR/config.json"
+        raise ValueError(f"{error} ({hint})") from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
     if len(rest) > 1:
-        raise ValueError(f"unexpected argument {rest[1]!r}; everything is a flag, --NAME=VALUE (--help lists them)")
+        raise ValueError(f"unexpected argument {rest[1]!r}; all are flags, --NAME=VALUE (--help lists them)")
     return rest
 
 

@@ -39,8 +39,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
       ValueError: whatever does not fit, in one line. NonFiniteLossError: the loss diverged.
     """
     if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
-        _check_identity(*({name: configuration.plain(settings)[name] for name in ("tokenizer", "pretrained")}
-                          for settings in (saved, config)))
+        began, given = (configuration.plain(settings) for settings in (saved, config))
+        kept = ("tokenizer", "pretrained")
+        _check_identity({name: began[name] for name in kept}, {name: given[name] for name in kept})
     run = experiment.build(config, workdir)
     records = experiment.read_records(config.data.train, run.task)
     validation = _head(experiment.read_records(config.data.validation, run.task), config.train.validation_records)

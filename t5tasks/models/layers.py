@@ -8,6 +8,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from t5tasks.models.config import ModelConfig
 
@@ -37,6 +38,7 @@ class Linear(nn.Module):
     config: ModelConfig
     outputs: int | None = None  # by default all axes but the first
     biases: bool | None = None  # by default as the config says
+    result: DTypeLike | None = None  # dtype of the product, by default that of x
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -46,7 +48,7 @@ class Linear(nn.Module):
         deviation = self.config.initializer_range or fan_in**-0.5
         dtype = x.dtype
         kernel = self.param("kernel", nn.initializers.normal(deviation), self.shape, jnp.float32)
-        y = jnp.einsum(self.equation, x, kernel.astype(dtype))
+        y = jnp.einsum(self.equation, x, kernel.astype(dtype), preferred_element_type=self.result)
         if self.config.biases if self.biases is None else self.biases:
             y += self.param("bias", nn.initializers.zeros, new, jnp.float32).astype(dtype)
         return y

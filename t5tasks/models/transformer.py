@@ -85,7 +85,7 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, embedding: jax.Array, segments: jax.Array | None) -> jax.Array:
         """Logits of x float[B, T, D].
 
-        lm: [B, T, V], over the vocabulary. cls: [B, C], of the first token or the mean. token: [B, T, C].
+        lm: f32[B, T, V], over the vocabulary, also where the rest computes in bf16. cls: [B, C], of the first token or the mean. token: [B, T, C].
         span: [B, 2, T], start and end over positions, padding out of reach. none: x itself.
         """
         c = self.config
@@ -95,8 +95,10 @@ class Head(nn.Module):
         if c.head == "lm":
             x = x * c.width**-0.5 if c.scaled_head else x
             if c.tied_head:
-                return jnp.einsum("...D,VD->...V", x, embedding.astype(x.dtype))
-            return Linear("...D,DV->...V", (c.width, c.vocabulary), c, biases=False, name="words")(x)
+                return jnp.einsum("...D,VD->...V", x, embedding.astype(x.dtype),
+                                  preferred_element_type=jnp.float32)
+            return Linear("...D,DV->...V", (c.width, c.vocabulary), c, biases=False,
+                          result=jnp.float32, name="words")(x)
         if c.head == "cls":
             x = _mean(x, segments) if c.pooling == "mean" else x[:, 0]
             if c.pooler:

@@ -64,8 +64,9 @@ def by_layer(inner: optax.GradientTransformation) -> optax.GradientTransformatio
     not run over the layers that a scanned model stacks. Its state is kept in the parameters' form."""
 
     def in_form_of(tree: Any, parameters: Any) -> Any:
-        apart = jax.tree.structure(stack.unstacked(parameters)) == jax.tree.structure(parameters)
-        return tree if apart else stack.stacked(tree)
+        scanned = any("layers" in sharding.path_name(path).split("/")
+                      for path, _ in jax.tree_util.tree_flatten_with_path(parameters)[0])
+        return stack.stacked(tree) if scanned else tree
 
     def init(parameters: Any) -> Any:
         return in_form_of(inner.init(stack.unstacked(parameters)), parameters)

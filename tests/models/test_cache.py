@@ -18,7 +18,8 @@ CAPACITY = LENGTH + CHUNK  # a chunk is written whole, its padding included
                                         "rotary encoder-decoder", "relative encoder-decoder"])
 def full(request, family, inputs_of):
     """A model, its inputs (sources padded) and the logits of the full forward pass."""
-    made = family(request.param, **({"encoder_layers": 1} if "encoder" in request.param else {}))
+    layers = {"encoder_layers": 1, "decoder_layers": 1} if "encoder" in request.param else {}
+    made = family(request.param, **layers)
     inputs = inputs_of(made.config, rows=ROWS, length=LENGTH)
     if "source_tokens" in inputs:
         lengths = jnp.asarray([130, 50, 1])[:, None]

@@ -43,7 +43,7 @@ def test_half_precision_logits_are_summed_in_full():
     assert float(sums["loss"]) == float(full["loss"])
 
 
-@pytest.mark.parametrize("chunk_tokens", [1, 5, 7, 20])
+@pytest.mark.parametrize("chunk_tokens", [5, 20])
 def test_in_chunks_as_in_one(quick_jit, chunk_tokens):
     """Values and gradients, also where chunks do not divide the 3 x 7 tokens."""
     _, targets, weights = _draw((3, 7))

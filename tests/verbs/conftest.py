@@ -39,8 +39,6 @@ def get_config():
     {more}
     return config
 """
-FORMS = (("classification", "encoder"), ("classification", "decoder"), ("translation", "encoder_decoder"),
-         ("text_generation", "decoder"))
 
 
 @dataclasses.dataclass(frozen=True)

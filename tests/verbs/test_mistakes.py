@@ -27,7 +27,8 @@ def line(runs: Callable, tmp_path: pathlib.Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("given", "said"), [
-    ("--config.optimizer.learning_rat=1", "no setting --config.optimizer.learning_rat; did you mean learning_rate?"),
+    ("--config.optimizer.learning_rat=1",
+     "no setting --config.optimizer.learning_rat; did you mean learning_rate?"),
     ("--config.optimiser.learning_rate=1", "no setting --config.optimiser.learning_rate; did you mean optimizer?"),
     ("--config.seed.deeper=1", "no setting --config.seed.deeper"),
     ("--config.zzz=1", "no setting --config.zzz; known: architecture, batch, "),
@@ -55,9 +56,10 @@ def line(runs: Callable, tmp_path: pathlib.Path) -> tuple[str, str]:
     ("--wokdir=x", "Did you mean: workdir"),
     ("configs/classification.py", "unexpected argument 'configs/classification.py'"),
 ])
-def test_a_wrong_flag(verb: Callable, line: tuple[str, str], tmp_path: pathlib.Path, given: str, said: str) -> None:
+def test_a_wrong_flag(verb: Callable, line: tuple[str, str], tmp_path: pathlib.Path, given: str, said: str
+                      ) -> None:
     assert said in verb(train, *line, given).mistake
-    assert not (tmp_path / "run" / "checkpoints").exists() or not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not [*tmp_path.glob("run/checkpoints/*")]
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -96,7 +98,7 @@ def test_a_config_file_that_is_none(verb: Callable, tmp_path: pathlib.Path) -> N
     (evaluate, "--workdir={0}", "no config: give --config=FILE, or --workdir of a run ({0} has no config.json)"),
     (evaluate, "--workdir={0} --config={config}", "nothing to load: {0} has no checkpoints"),
     (evaluate, "--workdir={0} --checkpoint=newest", "value should be one of <best|latest>"),
-    (evaluate, "--workdir={run} --config.data.test=builtin:test", "config.data.test"),
+    (evaluate, "--workdir={run} --config.data.test=builtin:test", "settings need a --config=FILE before them"),
     (predict, "--workdir={run}", "predict needs --input=FILE and --output=FILE"),
     (predict, "--workdir={run} --input={0}.jsonl --output={0}.out", "{0}.jsonl"),
     (predict, "--workdir={0} --input={0}.jsonl --output={0}.out", "no config"),
@@ -121,10 +123,11 @@ def lines_of(records: list[dict]) -> list[bytes]:
     ([], "no records in file:{}"),
     (lines_of([*RECORDS, {"text": "Is it?"}]), "no field 'label'; a record of classification needs "),
     (lines_of([*RECORDS, {"text": 7, "label": "yes"}]), "{}"),
+    (lines_of([{"text": 7, "label": "yes"}] * 8), "{} record 0: field 'text' is int 7, expected str"),
     (lines_of([{"text": "x", "label": "yes"}] * 8), "the training records have 1 label (yes)"),
-], ids=["malformed", "not UTF-8", "no object", "empty", "no label", "no text", "one label"])
-def test_wrong_records(verb: Callable, line: tuple[str, str], tmp_path: pathlib.Path, content: list[bytes], said: str
-                       ) -> None:
+], ids=["malformed", "not UTF-8", "no object", "empty", "no label", "two types", "no text", "one label"])
+def test_wrong_records(verb: Callable, line: tuple[str, str], tmp_path: pathlib.Path, content: list[bytes],
+                       said: str) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(b"".join(content))
     assert said.format(path) in verb(train, *line, f"--config.data.train=file:{path}").mistake
@@ -179,8 +182,8 @@ def test_a_process_says_one_line_and_nothing_else(runs: Callable, verb_name: str
     wrong = {"train": "--config.optimizer.learning_rat=1", "evaluate": "--config.model.feed_forward=48"}[verb_name]
     environment = {name: value for name, value in os.environ.items() if name != "T5TASKS_TRACEBACK"}
     done = subprocess.run(
-        [sys.executable, "-m", f"t5tasks.{verb_name}", f"--config={run.config}", f"--workdir={run.workdir}", wrong],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, env=environment)
+        [sys.executable, "-m", f"t5tasks.{verb_name}", f"--config={run.config}", f"--workdir={run.workdir}",
+         wrong], cwd=CHECKOUT, capture_output=True, text=True, timeout=300, env=environment)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and ("learning_rate" in line or "feed_forward" in line)

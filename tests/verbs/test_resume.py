@@ -144,6 +144,7 @@ def test_other_labels_are_other_classes(runs: Callable, verb: Callable, halfway:
     assert "cannot resume: task.labels was ['improved', 'negative', 'positive', 'worsened']" in said
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # of the learning rate, as meant
 @pytest.mark.parametrize(("where", "from_step"), [("loss", 5), ("update", 1)])
 def test_what_is_not_a_number_is_never_saved(
         runs: Callable, verb: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path,

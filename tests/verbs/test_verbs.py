@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from t5tasks import evaluate, inference, predict, train, vocabulary
+from t5tasks import evaluate, inference, predict, vocabulary
 from t5tasks.data import sources, tokenizer
 
 FORMS = (("classification", "encoder"), ("classification", "decoder"), ("translation", "encoder_decoder"),
@@ -101,7 +101,8 @@ def test_predictions_stand_in_the_order_of_the_input(
         assert lines[::-1] == run.lines and len({json.dumps(line) for line in lines}) > 1
         return
     assert [line["label"] for line in reversed(lines)] == [line["label"] for line in run.lines]
-    table = [np.asarray([list(line["probabilities"].values()) for line in some]) for some in (lines[::-1], run.lines)]
+    table = [np.asarray([list(line["probabilities"].values()) for line in some])
+             for some in (lines[::-1], run.lines)]
     np.testing.assert_allclose(*table, atol=1e-5)
     assert np.ptp(table[0], axis=0).max() > 1e-3  # so that another order would be seen
 
@@ -125,7 +126,8 @@ def test_vocabulary_makes_the_tokenizer_that_train_would(
     assert told.output == f"{tmp_path / 'pieces'}: 330 pieces from 96 records of builtin:train?size=96\n"
     made = tokenizer.load(tmp_path / "pieces")
     assert made.fingerprint == tokenizer.load(run.workdir / "tokenizer").fingerprint
-    other = verb(vocabulary, f"--config={run.config}", f"--output={tmp_path / 'other'}", "--size=340", "--kind=unigram")
+    other = verb(vocabulary, f"--config={run.config}", f"--output={tmp_path / 'other'}", "--size=340",
+                 "--kind=unigram")
     assert other.output.startswith(f"{tmp_path / 'other'}: 340 pieces")
 
 
@@ -152,13 +154,24 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     ("classification", "encoder", ()), ("text_generation", "decoder", ("--config.decode.method=sample",))],
     ids=["classes", "samples"])
 def test_a_cut_output_goes_on_to_the_same_file(
-        runs: Callable, verb: Callable, forty: Callable, small_windows: None, tmp_path: pathlib.Path,
-        task: str, architecture: str, more: tuple[str, ...]) -> None:
+        runs: Callable, verb: Callable, forty: Callable, small_windows: None, monkeypatch: pytest.MonkeyPatch,
+        tmp_path: pathlib.Path, task: str, architecture: str, more: tuple[str, ...]) -> None:
     run, output = runs(task, architecture), tmp_path / "out.jsonl"
     line = (f"--config={run.config}", *more, f"--workdir={run.workdir}", f"--input={forty(task)}",
             f"--output={output}")
+    seen: list[tuple] = []
+
+    def remembered(original: Callable) -> Callable:
+        def answer(self: object, parameters: object, batch: dict, indices: list[int]) -> list:
+            seen.append((*indices, batch["tokens"].shape))
+            return original(self, parameters, batch, indices)
+
+        return answer
+
+    for name in ("_classes", "_texts"):
+        monkeypatch.setattr(inference.Predictor, name, remembered(getattr(inference.Predictor, name)))
     assert verb(predict, *line).output == f"{output}: 40 predictions\n"
-    whole = output.read_bytes()
+    whole, batches = output.read_bytes(), set(seen)
     ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
     assert len(ends) == 40 and len(set(whole.splitlines())) > 20
     # half of the first line, in a line of the first window, whole lines, half a line of the last window
@@ -166,6 +179,8 @@ def test_a_cut_output_goes_on_to_the_same_file(
         output.write_bytes(whole[:size])
         assert verb(predict, *line).output == f"{output}: 40 predictions\n"
         assert output.read_bytes() == whole, size
+    # In other batches, a larger model's answers would differ in the last bits.
+    assert len(batches) == 5 and set(seen) == batches
     changed = output.stat().st_mtime_ns
     assert verb(predict, *line).status == 0 and output.read_bytes() == whole
     assert output.stat().st_mtime_ns >= changed
