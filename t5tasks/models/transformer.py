@@ -85,7 +85,8 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, embedding: jax.Array, segments: jax.Array | None) -> jax.Array:
         """Logits of x float[B, T, D].
 
-        lm: f32[B, T, V], over the vocabulary, also where the rest computes in bf16. cls: [B, C], of the first token or the mean. token: [B, T, C].
+        lm: f32[B, T, V], over the vocabulary, also where the rest computes in bf16. cls: [B, C], of
+        the first token or the mean. token: [B, T, C].
         span: [B, 2, T], start and end over positions, padding out of reach. none: x itself.
         """
         c = self.config

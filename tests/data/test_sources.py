@@ -382,8 +382,9 @@ def test_skip_and_limit_cut_neighbouring_slices(tmp_path: pathlib.Path) -> None:
     path.write_text("".join(f'{{"text": "{n}"}}\n' for n in range(10)))
 
     def texts(options: str) -> list[str]:
-        assert sources.load(f"file:{path}{options}")["text"][:] == [r["text"] for r in sources.read(f"file:{path}{options}")]
-        return [record["text"] for record in sources.read(f"file:{path}{options}")]
+        streamed = [record["text"] for record in sources.read(f"file:{path}{options}")]
+        assert sources.load(f"file:{path}{options}")["text"][:] == streamed
+        return streamed
 
     assert texts("?limit=7") + texts("?skip=7&limit=2") + texts("?skip=9") == [str(n) for n in range(10)]
     assert texts("?where=text:1|3|5&skip=1") == ["3", "5"]

@@ -102,7 +102,8 @@ def loss_and_gradient(quick_jit):
     return lambda made: functools.partial(of_model(made.model), made.parameters)
 
 
-PACKED = [(name, {"tied_head": False, "vocabulary": 28, "decoder_layers": 1, "encoder_layers": 1 if name in BOTH else 0})
+PACKED = [(name, {"tied_head": False, "vocabulary": 28, "decoder_layers": 1,
+                  "encoder_layers": 1 if name in BOTH else 0})
           for name in DECODERS + BOTH] + [("encoder", {"head": "token", "vocabulary": 28, "encoder_layers": 1})]
 
 
