@@ -22,9 +22,6 @@ import safetensors.numpy
 from absl import app, flags
 from sentencepiece import sentencepiece_model_pb2
 
-MODEL = flags.DEFINE_string("model", None, "The checkpoint, such as stories260K.bin.")
-TOKENIZER = flags.DEFINE_string("tokenizer", None, "Its tokenizer, such as tok512.bin.")
-OUTPUT = flags.DEFINE_string("output", None, "The folder to write; made where it does not exist.")
 
 LATER_VERSIONS = b"24ka"  # how files of version 1 and 2 begin
 UNKNOWN, BEGIN, END, FIRST_BYTE, FIRST_PIECE = 0, 1, 2, 3, 259
@@ -241,13 +238,21 @@ def _write_json(path: pathlib.Path, values: dict[str, object]) -> None:
 def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise app.UsageError(f"unexpected argument {arguments[1]!r}; see --help")
+    given = flags.FLAGS
     try:
-        convert(*(pathlib.Path(flag.value) for flag in (MODEL, TOKENIZER, OUTPUT)))
+        convert(*(pathlib.Path(path) for path in (given.model, given.tokenizer, given.output)))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error
-    print(f"wrote {OUTPUT.value}")
+    print(f"wrote {given.output}")
+
+
+def define_flags() -> None:
+    """The script's flags; not defined on import, so that its functions can be used elsewhere."""
+    flags.DEFINE_string("model", None, "The checkpoint, such as stories260K.bin.", required=True)
+    flags.DEFINE_string("tokenizer", None, "Its tokenizer, such as tok512.bin.", required=True)
+    flags.DEFINE_string("output", None, "The folder to write; made where it does not exist.", required=True)
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["model", "tokenizer", "output"])
+    define_flags()
     app.run(main)

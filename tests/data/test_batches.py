@@ -205,7 +205,8 @@ def test_packed_processes_read_different_records():
             read.append(int(record[0]))
             return _features(record)
 
-        batch = next(iter(training_batches(_records(60), make, Shape(4, 2 * LONGEST, packing=True), 2, process, 2)))
+        shape = Shape(4, 2 * LONGEST, packing=True)
+        batch = next(iter(training_batches(_records(60), make, shape, 2, process, 2)))
         assert batch["tokens"].shape == (2, 2 * LONGEST)
         orders.append(read[:60])
     for epoch in (slice(0, 30), slice(30, 60)):

@@ -63,10 +63,10 @@ def run(verb: types.ModuleType, *arguments: object) -> Outcome:
     """Runs `python -m t5tasks.VERB ARGUMENTS` in this process."""
     defined, argv = set(flags.FLAGS), sys.argv
     output, errors = io.StringIO(), io.StringIO()
-    verb.define_flags()
     # The config's own flags are made while the line is parsed, from sys.argv.
     sys.argv = [str(verb.__file__), *map(str, arguments)]
     try:
+        verb.define_flags()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             command.run(verb.main)
     except SystemExit as exit:
