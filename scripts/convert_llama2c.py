@@ -22,7 +22,6 @@ import safetensors.numpy
 from absl import app, flags
 from sentencepiece import sentencepiece_model_pb2
 
-
 LATER_VERSIONS = b"24ka"  # how files of version 1 and 2 begin
 UNKNOWN, BEGIN, END, FIRST_BYTE, FIRST_PIECE = 0, 1, 2, 3, 259
 SPACE = "▁"  # SentencePiece's sign for a space
