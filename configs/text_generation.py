@@ -10,6 +10,6 @@ def get_config():
     config.data.test = "builtin:test?size=400"
     config.model.decoder_layers = 3
     config.batch.update(size=32, length=40)
-    config.train.epochs = 10
+    config.train.epochs = 6
     config.decode.max_new_tokens = 12
     return config
