@@ -99,7 +99,7 @@ def check_ids(ids: np.ndarray, vocabulary: int, name: str) -> None:
 
 
 def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Experiment:
-    """Puts an experiment together; what the workdir has already (labels, tokenizer, model) is kept.
+    """Puts an experiment together; what the workdir has already (labels, tokenizer) is kept.
 
     Raises:
       ValueError: names, sizes or files that do not fit together, one line each.
@@ -121,7 +121,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
     tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()))
-    shape = find_model(config, form, options, tokenizer, workdir)
+    shape = find_model(config, form, options, tokenizer)
     _check_lengths(config, shape)
     return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh)
 
@@ -133,14 +133,32 @@ def saved_config(workdir: pathlib.Path | None) -> ml_collections.ConfigDict | No
     return configuration.from_plain(json.loads((workdir / "config.json").read_text()))
 
 
+def given_or_saved(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None
+                   ) -> ml_collections.ConfigDict:
+    """The config itself, or where it is None the workdir's; ValueError where there is neither."""
+    config = saved_config(workdir) if config is None else config
+    if config is None:
+        raise ValueError(f"no config: give --config=FILE, or --workdir of a run ({workdir} has no config.json)")
+    return config
+
+
 def save(experiment: Experiment) -> None:
     """Writes config.json and model.json (atomically); the tokenizer is there already."""
     assert experiment.workdir is not None
     config = configuration.plain(experiment.config)
-    config["task"].update({name: list(value) if isinstance(value, tuple) else value
-                           for name, value in experiment.options.items()})
+    config["task"].update(plain_options(experiment.options))
     write_json(experiment.workdir / "config.json", config)
     write_json(experiment.workdir / "model.json", dataclasses.asdict(experiment.model.config))
+
+
+def plain_options(options: Options) -> dict[str, Any]:
+    """The options as JSON keeps them, with lists for tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def spread(total: int, size: int) -> np.ndarray:
+    """At most `size` indices int[N] below `total`, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, total - 1, min(size, total)).astype(int))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -204,9 +222,9 @@ def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[s
                 yield text
 
 
-def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer,
-               workdir: pathlib.Path | None) -> model_config.ModelConfig:
-    """The workdir's model, else the pretrained folder's, else one of the config's sizes."""
+def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer
+               ) -> model_config.ModelConfig:
+    """The pretrained folder's model, else one of the config's sizes."""
     classes = len(options["labels"]) if form.head in ("cls", "token") else None
     if config.pretrained:
         return pretrained.read_config(pretrained_folder(config), head=form.head, classes=classes,

@@ -51,9 +51,7 @@ def explain(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | No
     """
     if workdir is not None and not workdir.is_dir():
         raise ValueError(f"no folder {workdir}; --workdir names a run, leave it out to explain a config alone")
-    config = experiment.saved_config(workdir) if config is None else config
-    if config is None:
-        raise ValueError(f"no config: give --config=FILE, or --workdir of a run ({workdir} has no config.json)")
+    config = experiment.given_or_saved(config, workdir)
     # Without a tokenizer of its own, a workdir would be given one; looking must not leave a trace.
     known = workdir if workdir is not None and (workdir / "tokenizer").exists() else None
     run = experiment.build(_for_any_mesh(config), known)
@@ -117,7 +115,7 @@ class Counts:
 def count_sample(run: Experiment, records: CheckedRecords, size: int = SAMPLE) -> Counts:
     """Counts over at most `size` records, evenly spread."""
     counts = Counts(total=len(records))
-    indices = np.unique(np.linspace(0, len(records) - 1, min(size, len(records))).astype(int))
+    indices = experiment.spread(len(records), size)
     for index in indices:
         features, tokens, source = run.features(records[int(index)])
         graded = int(np.count_nonzero(features["weights"]))

@@ -9,7 +9,7 @@ has run out of records, and every record counts exactly once.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -88,14 +88,12 @@ class Predictor:
             record = seen.pop(0)
             yield record, self.experiment.task.postprocess(record, answer, self.experiment.options)
 
-    def evaluate(self, parameters: Any, records: Iterable[Record],
-                 seen: Callable[[Record, Prediction], None] = lambda record, prediction: None) -> Counts:
-        """The summed counts of the task's metrics over the records; `seen` gets every prediction."""
+    def evaluate(self, parameters: Any, records: Iterable[Record]) -> Counts:
+        """The summed counts of the task's metrics over the records."""
         task, options = self.experiment.task, self.experiment.options
         counts: Counts = {}
         for record, prediction in self.predictions(parameters, records):
             counts = counting.add(counts, task.count(record, prediction, options))
-            seen(record, prediction)
         return counts
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
@@ -218,7 +216,7 @@ class Predictor:
         return self._place({"lengths": np.maximum(batch["segments"].sum(1), 1).astype(np.int32)})["lengths"]
 
     def _place(self, batch: Batch) -> dict[str, jax.Array]:
-        rows = len(batch["tokens"]) if "tokens" in batch else len(next(iter(batch.values())))
+        rows = len(next(iter(batch.values())))
         part = rows // jax.process_count()
         mine = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
         return sharding.global_batch({name: rows[mine] for name, rows in batch.items()}, self.experiment.mesh)

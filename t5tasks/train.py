@@ -70,8 +70,7 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     config, workdir = run.config, run.workdir
     assert workdir is not None
     data = iter(batches.training_batches(
-        records, lambda record: run.training_features(record), run.shape, config.seed,
-        jax.process_index(), jax.process_count()))
+        records, run.training_features, run.shape, config.seed, jax.process_index(), jax.process_count()))
     first = int(state.step)
     if first:
         data.set_state(checkpoints.run_of(first)["data"])
@@ -131,7 +130,7 @@ def rows_per_epoch(run: Experiment, records: Sequence[Any], sample: int = 2000) 
     Raises:
       ValueError: no record of the sample has anything graded.
     """
-    indices = np.unique(np.linspace(0, len(records) - 1, min(sample, len(records))).astype(int))
+    indices = experiment.spread(len(records), sample)
     made = [run.training_features(records[int(index)]) for index in indices]
     kept = [features for features in made if features is not None]
     if not kept:
@@ -153,8 +152,7 @@ def fingerprint(run: Experiment, plan: Plan, records: int) -> dict[str, Any]:
     return {"data.train": config["data"]["train"], "records": records, "seed": config["seed"],
             "batch": {name: config["batch"][name] for name in ("size", "length", "source_length", "packing",
                                                               "micro_batches")},
-            "task": {name: list(value) if isinstance(value, tuple) else value
-                     for name, value in run.options.items()},
+            "task": experiment.plain_options(run.options),
             "tokenizer": run.tokenizer.fingerprint, "processes": jax.process_count(), "steps": plan.steps,
             "optimizer": config["optimizer"]}
 

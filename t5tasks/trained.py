@@ -32,9 +32,7 @@ def load(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None,
     Raises:
       ValueError: neither holds a model, or the checkpoint's model is not the config's.
     """
-    config = experiment.saved_config(workdir) if config is None else config
-    if config is None:
-        raise ValueError(f"no config: give --config=FILE, or --workdir of a run ({workdir} has no config.json)")
+    config = experiment.given_or_saved(config, workdir)
     steps = workdir / "checkpoints" if workdir is not None else None
     if workdir is None or steps is None or not steps.exists():
         return _published(config, workdir)
