@@ -268,7 +268,7 @@ def pretrained_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
 
 def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelConfig) -> None:
     """Learned positions end somewhere; rotary and relative ones do not."""
-    if shape.positions != "learned":
+    if shape.positions not in ("learned", "sinusoidal"):
         return
     for name in ("length", "source_length"):
         read = name == "length" or shape.architecture == "encoder_decoder"

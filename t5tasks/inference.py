@@ -140,7 +140,7 @@ class Predictor:
     def _prompt_shape(self) -> batches.Shape:
         """As in evaluation; a decoder's prompt leaves room for its answer."""
         shape, config = self.experiment.evaluation_shape, self.experiment.model.config
-        if config.architecture != "decoder" or config.positions != "learned":
+        if config.architecture != "decoder" or config.positions not in ("learned", "sinusoidal"):
             return shape
         return dataclasses.replace(shape, length=min(shape.length, config.max_length - self._new_tokens))
 

@@ -34,8 +34,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/feed_forward/down/bias$", (None,)),
     (r"_norm/(scale|bias)$", (None,)),
     (r"^head/words/kernel$", ("fsdp", "tensor")),
-    (r"^head/pooler/kernel$", ("fsdp", "tensor")),
-    (r"^head/pooler/bias$", ("tensor",)),
+    (r"^head/bias$", ("tensor",)),
+    (r"^head/(pooler|transform)/kernel$", ("fsdp", "tensor")),
+    (r"^head/(pooler|transform)/bias$", ("tensor",)),
     (r"^head/classifier/kernel$", ("fsdp", None)),
     (r"^head/classifier/bias$", (None,)),
 )

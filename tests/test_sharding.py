@@ -47,7 +47,8 @@ def _all_configs():
         yield ModelConfig(
             architecture=architecture, head=head, vocabulary=8, width=8, heads=2, kv_heads=1, head_size=4,
             feed_forward=8, max_length=8, norm=norm, positions=positions, biases=more, gated=more,
-            final_norm=more, embedding_norm=more, token_types=2 * more, pooler=more, tied_head=not more,
+            final_norm=more, embedding_norm=more, token_types=2 * more, pooler="tanh" if more else "none",
+            tied_head=not more, head_bias=more, head_transform=more,
             encoder_layers=int("encoder" in architecture), decoder_layers=int("decoder" in architecture))
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from t5tasks.models import positions as position_functions
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import Linear
+from t5tasks.models.layers import Linear, Norm, capped
+from t5tasks.models.positions import Rotation
 
 
 class Attention(nn.Module):
@@ -17,50 +18,78 @@ class Attention(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.query = Linear("BTD,DNH->BTNH", (c.width, c.heads, c.head_size), c)
-        self.key = Linear("BSD,DKH->BSKH", (c.width, c.kv_heads, c.head_size), c)
-        self.value = Linear("BSD,DKH->BSKH", (c.width, c.kv_heads, c.head_size), c)
+        biases = c.biases or c.qkv_biases
+        self.query = Linear("BTD,DNH->BTNH", (c.width, c.heads, c.head_size), c, biases=biases)
+        self.key = Linear("BSD,DKH->BSKH", (c.width, c.kv_heads, c.head_size), c, biases=biases)
+        self.value = Linear("BSD,DKH->BSKH", (c.width, c.kv_heads, c.head_size), c, biases=biases)
         self.out = Linear("BTNH,NHD->BTD", (c.heads, c.head_size, c.width), c, outputs=1)
+        if c.query_key_norm != "none":
+            self.query_norm, self.key_norm = Norm(c), Norm(c)
 
-    def project(self, source: jax.Array, positions: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def project(self, source: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, jax.Array]:
         """Keys and values float[B, S, K, H] of source float[B, S, D]."""
-        return self._turn(self.key(source), positions), self.value(source)
+        keys = self.key(source)
+        if self.config.query_key_norm != "none":
+            keys = self._normalised(keys, self.key_norm)
+        return _turn(keys, rotation), self.value(source)
 
     def attend(self, x: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array,
-               positions: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
+               rotation: Rotation | None = None, bias: jax.Array | None = None) -> jax.Array:
         """What x looks for among keys and values.
 
         Args:
           x: float[B, T, D]. keys, values: float[B, S, K, H]. mask: bool[B, T, S].
-          positions: int32[B or 1, T], for rotary models. bias: float[B or 1, N, T, S].
+          rotation: of x's positions, for rotary models. bias: float[B or 1, N, T, S].
 
         Returns:
           float[B, T, D].
         """
-        queries = self._turn(self.query(x), positions)
-        mixed = jax.nn.dot_product_attention(
-            queries, keys.astype(queries.dtype), values.astype(queries.dtype), bias=bias,
-            mask=mask[:, None], scale=None if self.config.scaled_attention else 1.0)
+        c = self.config
+        queries = self.query(x)
+        if c.query_key_norm != "none":
+            queries = self._normalised(queries, self.query_norm)
+        queries = _turn(queries, rotation)
+        scale = (c.query_scale or c.head_size) ** -0.5 if c.scaled_attention else 1.0
+        keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
+        if c.attention_cap:
+            mixed = _capped_attention(queries * scale, keys, values, mask, bias, c.attention_cap)
+        else:
+            mixed = jax.nn.dot_product_attention(queries, keys, values, bias=bias, mask=mask[:, None], scale=scale)
         return self.out(mixed)
 
-    def _turn(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
-        if positions is None or self.config.positions != "rotary":
-            return x
-        return position_functions.rotate(x, positions, self.config.rotary_base)
+    def _normalised(self, x: jax.Array, norm: Norm) -> jax.Array:
+        if self.config.query_key_norm == "head":
+            return norm(x)
+        return norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape)
+
+
+def _turn(x: jax.Array, rotation: Rotation | None) -> jax.Array:
+    return x if rotation is None else position_functions.rotate(x, rotation)
+
+
+def _capped_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array,
+                      bias: jax.Array | None, cap: float) -> jax.Array:
+    """float[B, T, N, H]; `jax.nn.dot_product_attention` with capped scores, softmax in f32."""
+    batch, length, heads, size = queries.shape
+    groups = queries.reshape(batch, length, keys.shape[2], -1, size)
+    scores = jnp.einsum("BTKGH,BSKH->BKGTS", groups, keys, preferred_element_type=jnp.float32)
+    scores = capped(scores, cap)
+    if bias is not None:
+        scores += bias.reshape(bias.shape[0], keys.shape[2], -1, *bias.shape[2:])
+    scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("BKGTS,BSKH->BTKGH", weights, values).reshape(batch, length, heads, size)
 
 
 class RelativeBias(nn.Module):
-    """T5's learned scalar per head and bucket of distance, shared by the layers of a stack."""
+    """T5's learned scalar per head and bucket of distance."""
 
     config: ModelConfig
-    bidirectional: bool
 
     @nn.compact
-    def __call__(self, query_slots: jax.Array, key_slots: jax.Array) -> jax.Array:
-        """float[B or 1, N, T, S] from int32[B or 1, T] and int32[B or 1, S]."""
+    def __call__(self, buckets: jax.Array) -> jax.Array:
+        """f32[B or 1, N, T, S] from int32[B or 1, T, S]."""
         c = self.config
         table = self.param("embedding", nn.initializers.normal(c.width**-0.5),
                            (c.relative_buckets, c.heads), jnp.float32)
-        buckets = position_functions.relative_buckets(
-            query_slots, key_slots, c.relative_buckets, c.relative_distance, self.bidirectional)
         return jnp.moveaxis(table[buckets], -1, 1)

@@ -6,11 +6,22 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from t5tasks.models import cache as cache_functions
-from t5tasks.models.attention import Attention
+from t5tasks.models.attention import Attention, RelativeBias
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.layers import FeedForward, Norm
+from t5tasks.models.positions import Rotation
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """Where a layer's self-attention may look, and how positions turn what it sees."""
+
+    mask: jax.Array  # bool[B, T, S]
+    rotation: Rotation | None = None  # two of f32[B or 1, T, 1, R / 2], rotary models only
 
 
 @jax.tree_util.register_dataclass
@@ -18,12 +29,21 @@ from t5tasks.models.layers import FeedForward, Norm
 class Surroundings:
     """What all layers of a stack share."""
 
-    mask: jax.Array  # bool[B, T, S]
-    positions: jax.Array  # int32[B or 1, T]
+    whole: Sight
+    near: Sight | None = None  # of the layers that slide
     bias: jax.Array | None = None  # f32[B or 1, N, T, S]
+    buckets: jax.Array | None = None  # int32[B or 1, T, S], where each layer has a bias of its own
     memory: jax.Array | None = None  # float[B, S, D], the encoder's output
     memory_mask: jax.Array | None = None  # bool[B, T, S]
     write_starts: jax.Array | None = None  # int32[B], first free slot of each row's cache
+
+    def sight(self, slides: bool | jax.Array) -> Sight:
+        """A layer's; `slides` is bool[] where one program runs all layers."""
+        if self.near is None or slides is False:
+            return self.whole
+        if slides is True:
+            return self.near
+        return jax.tree.map(lambda near, whole: jnp.where(slides, near, whole), self.near, self.whole)
 
 
 @jax.tree_util.register_dataclass
@@ -42,27 +62,36 @@ class Block(nn.Module):
 
     config: ModelConfig
     cross: bool = False
+    first: bool = False
 
     def setup(self) -> None:
         c = self.config
-        self.attention, self.attention_norm = Attention(c), Norm(c)
+        self.attention = Attention(c)
+        if c.first_norm or not self.first:
+            self.attention_norm = Norm(c)
+        if c.norm_placement == "sandwich":
+            self.attention_output_norm, self.feed_forward_output_norm = Norm(c), Norm(c)
+        if c.positions == "relative" and c.relative_per_layer:
+            self.relative_bias = RelativeBias(c)
         if self.cross:
             self.cross_attention, self.cross_attention_norm = Attention(c), Norm(c)
         self.feed_forward, self.feed_forward_norm = FeedForward(c), Norm(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def __call__(self, x: jax.Array, around: Surroundings, cached: LayerCache | None = None
-                 ) -> tuple[jax.Array, LayerCache | None]:
+    def __call__(self, x: jax.Array, around: Surroundings, slides: bool | jax.Array = False,
+                 cached: LayerCache | None = None) -> tuple[jax.Array, LayerCache | None]:
         """float[B, T, D] and this layer's cache in, both one layer further out."""
+        c, sight = self.config, around.sight(slides)
+        bias = around.bias if around.buckets is None else self.relative_bias(around.buckets).astype(x.dtype)
 
         def attend(y: jax.Array) -> jax.Array:
             nonlocal cached
-            keys, values = self.attention.project(y, around.positions)
+            keys, values = self.attention.project(y, sight.rotation)
             if cached is not None and around.write_starts is not None:
                 keys = cache_functions.write(cached.keys, keys, around.write_starts)
                 values = cache_functions.write(cached.values, values, around.write_starts)
                 cached = dataclasses.replace(cached, keys=keys, values=values)
-            return self.attention.attend(y, keys, values, around.mask, around.positions, around.bias)
+            return self.attention.attend(y, keys, values, sight.mask, sight.rotation, bias)
 
         def attend_across(y: jax.Array) -> jax.Array:
             assert around.memory_mask is not None
@@ -73,17 +102,32 @@ class Block(nn.Module):
                 keys, values = self.project_memory(around.memory)
             return self.cross_attention.attend(y, keys, values, around.memory_mask)
 
-        x = self._residual(x, attend, self.attention_norm)
+        if c.parallel:
+            attended, fed = attend(self.attention_norm(x)), self.feed_forward(self.feed_forward_norm(x))
+            return x + self._dropped(attended) + self._dropped(fed), cached
+        sandwich = c.norm_placement == "sandwich"
+        x = self._residual(x, attend, self.attention_norm if c.first_norm or not self.first else None,
+                           self.attention_output_norm if sandwich else None)
         if self.cross:
             x = self._residual(x, attend_across, self.cross_attention_norm)
-        return self._residual(x, self.feed_forward, self.feed_forward_norm), cached
+        return self._residual(x, self.feed_forward, self.feed_forward_norm,
+                              self.feed_forward_output_norm if sandwich else None), cached
 
     def project_memory(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:
         """This layer's cross-attention keys and values of the encoder's output float[B, S, D]."""
         return self.cross_attention.project(memory, None)
 
-    def _residual(self, x: jax.Array, sublayer: Callable[[jax.Array], jax.Array], norm: Norm) -> jax.Array:
-        still = not self.has_rng("dropout")
+    def _residual(self, x: jax.Array, sublayer: Callable[[jax.Array], jax.Array], norm: Norm | None,
+                  output_norm: Norm | None = None) -> jax.Array:
+        def normalised(y: jax.Array, by: Norm | None) -> jax.Array:
+            return y if by is None else by(y)
+
         if self.config.norm_placement == "post":
-            return norm(x + self.dropout(sublayer(x), deterministic=still))
-        return x + self.dropout(sublayer(norm(x)), deterministic=still)
+            return normalised(x + self._dropped(sublayer(x)), norm)
+        if self.config.norm_placement == "output":
+            return x + self._dropped(normalised(sublayer(x), norm))
+        return x + self._dropped(normalised(sublayer(normalised(x, norm)), output_norm))
+
+    def _dropped(self, x: jax.Array) -> jax.Array:
+        dropped: jax.Array = self.dropout(x, deterministic=not self.has_rng("dropout"))
+        return dropped

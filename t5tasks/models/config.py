@@ -22,10 +22,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "architecture": ARCHITECTURES,
     "head": HEADS,
     "norm": ("layernorm", "rmsnorm"),  # BERT, GPT-2; Llama, T5
-    "norm_placement": ("pre", "post"),  # GPT-2, Llama, T5; BERT
-    "positions": ("learned", "rotary", "relative"),  # BERT, GPT-2; Llama; T5
-    "activation": ("gelu", "gelu_tanh", "relu", "silu"),  # BERT; GPT-2, T5 v1.1; T5; Llama
+    "norm_placement": ("pre", "post", "sandwich", "output"),  # GPT-2, Llama, T5; BERT; Gemma 2; OLMo 2
+    "query_key_norm": ("none", "head", "width"),  # most; Qwen3, Gemma 3; OLMo 2
+    "positions": ("learned", "sinusoidal", "rotary", "relative"),  # BERT, GPT-2; Marian; Llama; T5
+    "rotary_scaling": ("none", "linear", "llama3", "yarn"),  # Llama 2; Gemma 3; Llama 3.1; Qwen2.5
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu"),  # BERT; GPT-2, Gemma; CLIP; T5; Llama
     "pooling": ("first", "mean"),  # BERT's [CLS]; sentence-transformers
+    "pooler": ("none", "tanh", "relu"),  # ModernBERT; BERT, RoBERTa; DistilBERT
     "layer_loop": ("auto", "scan", "unroll"),
     "rematerialise": ("none", "full", "dots"),
     "compute_dtype": ("auto", "float32", "bfloat16"),
@@ -38,21 +41,40 @@ class ModelConfig:
 
     Attributes:
       vocabulary: V, rows of the embedding table.
-      max_length: longest sequence with positions (learned: rows of the table).
+      max_length: longest sequence with positions (learned: rows of the table after the offset).
       width, heads, kv_heads, head_size, feed_forward: D, N, K, H, F.
       encoder_layers, decoder_layers: depth of either stack; 0 where the architecture has none.
       token_types: rows of BERT's segment table, 0 for none.
+      scaled_embedding: token embeddings are multiplied by sqrt(D) (Gemma, Marian).
       embedding_norm: normalise embeddings before the first layer (BERT).
+      first_norm: normalise before the first layer's attention (all but ModernBERT).
       final_norm: normalise after the last layer (every pre-norm family).
+      norm_placement: pre: before a sublayer; post: after its residual sum; sandwich: before it, and
+        its output; output: its output alone.
+      unit_offset: norms multiply by 1 + scale (Gemma).
+      parallel: attention and feed-forward read the same input (GPT-NeoX).
       biases: linear maps and norms carry biases (BERT, GPT-2).
+      qkv_biases: the query, key and value maps do, whatever `biases` says (Qwen2).
       gated: feed-forward is act(x W_gate) * (x W_up) (Llama, T5 v1.1).
-      scaled_attention: scores are divided by sqrt(H) (all but T5).
+      scaled_attention: scores are divided by sqrt(H) (all but T5), or of query_scale where not 0
+        (Gemma's query_pre_attn_scalar).
+      query_key_norm: queries and keys are normalised, each head or all heads together.
+      attention_cap, logit_cap: x becomes cap * tanh(x / cap), 0 for never (Gemma 2).
+      window: where a layer slides, a token sees keys less than this many places away; 0 for all.
+      sliding_layers: numbers of the layers that slide (Mistral: all, Gemma 2: even ones).
+      position_offset: rows of the learned table before position 0 (RoBERTa, BART).
       relative_buckets, relative_distance: T5's table of relative positions.
-      rotary_base: base of RoPE's wavelengths.
+      relative_per_layer: each layer has a table of its own (UMT5).
+      rotary_base: base of RoPE's wavelengths; local_rotary_base of sliding layers, 0 for the same.
+      rotary_fraction: share of each head that is turned (GPT-NeoX).
+      rotary_scaling: how RoPE is stretched, outside sliding layers with a base of their own, by
+        rotary_factor from rotary_original_length; see models.positions.frequencies.
       tied_head: the language-model head is the embedding table.
       scaled_head: T5 v1.0 multiplies by D ** -0.5 before its tied head.
+      head_transform: linear map, activation and norm before the head (BERT's masked-language
+        head, every head of ModernBERT); head_bias: a bias on the vocabulary after it (also BART).
       pooling: what of the sequence the classification head reads.
-      pooler: BERT's tanh layer before the classification head.
+      pooler: activation of the linear map before the classification head, or none.
       classes: C of the cls and token heads.
       dropout: rate on embeddings, sublayer outputs and the head's input.
     """
@@ -71,21 +93,46 @@ class ModelConfig:
     norm: str = "rmsnorm"
     norm_placement: str = "pre"
     norm_epsilon: float = 1e-6
+    unit_offset: bool = False
+    scaled_embedding: bool = False
     embedding_norm: bool = False
+    first_norm: bool = True
     final_norm: bool = True
+    parallel: bool = False
     biases: bool = False
+    qkv_biases: bool = False
     positions: str = "rotary"
+    position_offset: int = 0
     token_types: int = 0
     rotary_base: float = 10_000.0
+    local_rotary_base: float = 0.0
+    rotary_fraction: float = 1.0
+    rotary_scaling: str = "none"
+    rotary_factor: float = 1.0
+    rotary_original_length: int = 0
+    rotary_low_frequency: float = 1.0
+    rotary_high_frequency: float = 4.0
+    rotary_fast: float = 32.0
+    rotary_slow: float = 1.0
+    rotary_amplitude: float = 1.0
     relative_buckets: int = 32
     relative_distance: int = 128
+    relative_per_layer: bool = False
     scaled_attention: bool = True
+    query_scale: float = 0.0
+    query_key_norm: str = "none"
+    attention_cap: float = 0.0
+    window: int = 0
+    sliding_layers: tuple[int, ...] = ()
     activation: str = "silu"
     gated: bool = True
     tied_head: bool = True
     scaled_head: bool = False
+    head_transform: bool = False
+    head_bias: bool = False
+    logit_cap: float = 0.0
     pooling: str = "first"
-    pooler: bool = False
+    pooler: str = "none"
     classes: int = 2
     dropout: float = 0.0
     initializer_range: float = 0.02
@@ -107,15 +154,47 @@ class ModelConfig:
                 f"model.heads is {self.heads}, not a multiple of model.kv_heads {self.kv_heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout is {self.dropout}; it must be in [0, 1)")
-        if self.positions == "rotary" and self.head_size % 2:
-            raise ValueError(f"model.head_size is {self.head_size}; rotary positions need it even")
+        self._check_rotary()
         self._check_relative()
+        self._check_layers()
         encoder, decoder = (a in self.architecture for a in ("encoder", "decoder"))
         if encoder != (self.encoder_layers > 0) or decoder != (self.decoder_layers > 0):
             raise ValueError(
                 f"model.architecture is {self.architecture} but encoder_layers is "
                 f"{self.encoder_layers} and decoder_layers is {self.decoder_layers}: a stack that "
                 "the architecture has needs layers, one that it lacks must have 0")
+
+    @property
+    def rotary_size(self) -> int:
+        """How many of each head's H numbers RoPE turns."""
+        return int(self.head_size * self.rotary_fraction)
+
+    def slides(self, layer: int) -> bool:
+        """Whether the layer's attention ends at the window."""
+        return bool(self.window) and layer in self.sliding_layers
+
+    def _check_rotary(self) -> None:
+        if self.positions != "rotary":
+            return
+        if not 0 < self.rotary_fraction <= 1:
+            raise ValueError(f"model.rotary_fraction is {self.rotary_fraction}; it must be in (0, 1]")
+        if self.rotary_size % 2 or not self.rotary_size:
+            raise ValueError(f"model.head_size is {self.head_size}; rotary positions need it even"
+                             f"{'' if self.rotary_fraction == 1 else f' times rotary_fraction {self.rotary_fraction}'}")
+        if self.rotary_scaling in ("llama3", "yarn") and self.rotary_original_length < 1:
+            raise ValueError(f"model.rotary_scaling is {self.rotary_scaling}; it needs rotary_original_length, "
+                             "the length that the model was trained on before")
+        if self.rotary_factor < 1:
+            raise ValueError(f"model.rotary_factor is {self.rotary_factor}; it must be at least 1")
+
+    def _check_layers(self) -> None:
+        if self.sliding_layers and self.window < 1:
+            raise ValueError(f"model.window is {self.window}, but layers {self.sliding_layers} slide; set it")
+        if self.layer_loop == "scan" and not self.first_norm:
+            raise ValueError("model.layer_loop is 'scan', but without first_norm the first layer differs from the "
+                             "others; use 'unroll'")
+        if self.parallel and (self.norm_placement != "pre" or self.architecture == "encoder_decoder"):
+            raise ValueError("model.parallel needs norm_placement 'pre' and one stack")
 
     def _check_relative(self) -> None:
         """Half of a direction's buckets are single distances; the others need distances to share."""
@@ -138,4 +217,5 @@ def from_mapping(values: Mapping[str, Any]) -> ModelConfig:
             nearest = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             raise ValueError(f"unknown model setting {name!r}{hint}")
-    return ModelConfig(**values)
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ModelConfig(**{**values, **lists})

@@ -15,6 +15,7 @@ from t5tasks.models.config import ModelConfig
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
@@ -63,7 +64,8 @@ class Norm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
         dtype, x = x.dtype, x.astype(jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        start = nn.initializers.zeros if c.unit_offset else nn.initializers.ones
+        scale = self.param("scale", start, x.shape[-1:], jnp.float32) + float(c.unit_offset)
         if c.norm == "layernorm":
             x -= jnp.mean(x, axis=-1, keepdims=True)
         x *= jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + c.norm_epsilon) * scale
@@ -87,3 +89,8 @@ class FeedForward(nn.Module):
         else:
             hidden = ACTIVATIONS[c.activation](hidden)
         return Linear("BTF,FD->BTD", (c.feed_forward, c.width), c, name="down")(hidden)
+
+
+def capped(x: jax.Array, cap: float) -> jax.Array:
+    """cap * tanh(x / cap), or x itself where cap is 0 (arxiv.org/abs/2408.00118, section 2)."""
+    return jnp.tanh(x / cap) * cap if cap else x

@@ -12,9 +12,12 @@ is marked as visible to all:
       . . . 1 . .                                 . . . 1 . .
       . . . 1 1 .                                 . . . 1 1 .
       . . . . . .                                 . . . . . .
+
+A sliding window of w keeps the keys that are less than w places away.
 """
 
 import jax
+import jax.numpy as jnp
 
 
 def attention_mask(
@@ -45,3 +48,8 @@ def attention_mask(
     if prefix is not None:
         visible |= prefix[:, None, :]
     return allowed & visible
+
+
+def near(query_slots: jax.Array, key_slots: jax.Array, window: int) -> jax.Array:
+    """bool[B or 1, T, S]: pairs of int32[B or 1, T] and int32[B or 1, S] less than `window` apart."""
+    return jnp.abs(query_slots[:, :, None] - key_slots[:, None, :]) < window

@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from t5tasks.models import masks
+from t5tasks.models import positions as position_functions
 from t5tasks.models.attention import RelativeBias
-from t5tasks.models.block import Block, LayerCache, Surroundings
+from t5tasks.models.block import Block, LayerCache, Sight, Surroundings
 from t5tasks.models.cache import Cache
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.layers import Norm
@@ -34,7 +35,7 @@ def is_scanned(config: ModelConfig) -> bool:
     if config.layer_loop != "auto":
         return config.layer_loop == "scan"
     deep = max(config.encoder_layers, config.decoder_layers) >= 12
-    return deep and jax.default_backend() != "cpu"
+    return deep and config.first_norm and jax.default_backend() != "cpu"
 
 
 class Stack(nn.Module):
@@ -82,8 +83,10 @@ class Stack(nn.Module):
         c = self.config
         normal = nn.initializers.normal(c.initializer_range or 0.02)
         if c.positions == "learned":
-            table = self.param("positions", normal, (c.max_length, c.width), jnp.float32)
-            x += table.astype(x.dtype)[positions]
+            table = self.param("positions", normal, (c.max_length + c.position_offset, c.width), jnp.float32)
+            x += table.astype(x.dtype)[positions + c.position_offset]
+        elif c.positions == "sinusoidal":
+            x += jnp.asarray(position_functions.sinusoids(c.max_length, c.width), x.dtype)[positions]
         if c.token_types:
             table = self.param("token_types", normal, (c.token_types, c.width), jnp.float32)
             x += table.astype(x.dtype)[jnp.zeros_like(positions) if token_types is None else token_types]
@@ -95,6 +98,7 @@ class Stack(nn.Module):
         self, x: jax.Array, slots: jax.Array, segments: jax.Array | None, positions: jax.Array,
         memory: jax.Array | None, memory_segments: jax.Array | None, cache: Cache | None,
     ) -> Surroundings:
+        c = self.config
         if cache is None:
             query_segments = jnp.ones(x.shape[:2], jnp.int32) if segments is None else segments
             key_segments, key_slots = query_segments, slots
@@ -108,36 +112,52 @@ class Stack(nn.Module):
         # Nobody looks at padding, but it looks where the first segment's tokens do, so that it too
         # comes out as the reference has it: BERT classifies a left-padded row by its first slot.
         query_segments = jnp.maximum(query_segments, 1)
-        bias = None
-        if self.config.positions == "relative":
-            bias = RelativeBias(self.config, not self.causal, name="relative_bias")(slots, key_slots)
+        buckets = bias = None
+        if c.positions == "relative":
+            buckets = position_functions.relative_buckets(
+                slots, key_slots, c.relative_buckets, c.relative_distance, not self.causal)
+            if not c.relative_per_layer:
+                bias, buckets = RelativeBias(c, name="relative_bias")(buckets).astype(x.dtype), None
         across = None
         if self.cross and memory_segments is not None:
             across = masks.attention_mask(query_segments, memory_segments)
+        mask = masks.attention_mask(query_segments, key_segments, *order)
+        near = None
+        if c.window and c.sliding_layers:
+            near = Sight(mask & masks.near(slots, key_slots, c.window), self._rotation(positions, local=True))
         return Surroundings(
-            mask=masks.attention_mask(query_segments, key_segments, *order), positions=positions,
-            bias=None if bias is None else bias.astype(x.dtype), memory=memory, memory_mask=across,
-            write_starts=None if cache is None else cache.lengths)
+            Sight(mask, self._rotation(positions)), near, bias=bias, buckets=buckets, memory=memory,
+            memory_mask=across, write_starts=None if cache is None else cache.lengths)
+
+    def _rotation(self, positions: jax.Array, local: bool = False) -> position_functions.Rotation | None:
+        c = self.config
+        if c.positions != "rotary":
+            return None
+        amplitude = 1.0 if local and c.local_rotary_base else c.rotary_amplitude
+        return position_functions.rotation(positions, position_functions.frequencies(c, local), amplitude)
 
     def _block(self) -> Any:
         if self.config.rematerialise == "none":
             return Block
-        return nn.remat(Block, policy=POLICIES[self.config.rematerialise],
-                        prevent_cse=not is_scanned(self.config))
+        scanned = is_scanned(self.config)
+        return nn.remat(Block, policy=POLICIES[self.config.rematerialise], prevent_cse=not scanned,
+                        static_argnums=() if scanned else (3,))  # whether the layer slides
 
     def _unroll(self, x: jax.Array, around: Surroundings, cache: Cache | None
                 ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
         block, caches = self._block(), []
         for layer in range(self.depth):
             cached = None if cache is None else layer_cache(cache, layer)
-            x, cached = block(self.config, self.cross, name=f"layer_{layer}")(x, around, cached)
+            made = block(self.config, self.cross, layer == 0, name=f"layer_{layer}")
+            x, cached = made(x, around, self.config.slides(layer), cached)
             caches.append(cached)
         return x, tuple(cached for cached in caches if cached is not None)
 
     def _scan(self, x: jax.Array, around: Surroundings) -> jax.Array:
-        scanned = nn.scan(self._block(), variable_axes={"params": 0}, in_axes=nn.broadcast,
+        slides = jnp.asarray([self.config.slides(layer) for layer in range(self.depth)])
+        scanned = nn.scan(self._block(), variable_axes={"params": 0}, in_axes=(nn.broadcast, 0),
                           split_rngs={"params": True, "dropout": True}, length=self.depth)
-        return scanned(self.config, self.cross, name="layers")(x, around)[0]
+        return scanned(self.config, self.cross, name="layers")(x, around, slides)[0]
 
 
 def layer_cache(cache: Cache, layer: int) -> LayerCache:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from t5tasks.models.block import LayerCache
 from t5tasks.models.cache import Cache
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import Linear, compute_dtype
+from t5tasks.models.layers import ACTIVATIONS, Linear, Norm, capped, compute_dtype
 from t5tasks.models.stack import Stack
 
 Inputs = dict[str, jax.Array]
@@ -62,7 +62,8 @@ class Transformer(nn.Module):
         return self.head(hidden, self.embedding, (inputs or {}).get("segments"))
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
-        return self.embedding.astype(compute_dtype(self.config))[tokens]
+        x = self.embedding.astype(compute_dtype(self.config))[tokens]
+        return x * jnp.asarray(self.config.width**0.5, x.dtype) if self.config.scaled_embedding else x
 
 
 def _source_segments(inputs: Inputs) -> jax.Array:
@@ -93,17 +94,16 @@ class Head(nn.Module):
         still = not self.has_rng("dropout")
         if c.head == "none":
             return x
-        if c.head == "lm":
-            x = x * c.width**-0.5 if c.scaled_head else x
-            if c.tied_head:
-                return jnp.einsum("...D,VD->...V", x, embedding.astype(x.dtype),
-                                  preferred_element_type=jnp.float32)
-            return Linear("...D,DV->...V", (c.width, c.vocabulary), c, biases=False,
-                          result=jnp.float32, name="words")(x)
         if c.head == "cls":
             x = _mean(x, segments) if c.pooling == "mean" else x[:, 0]
-            if c.pooler:
-                x = jnp.tanh(Linear("BD,DE->BE", (c.width, c.width), c, biases=True, name="pooler")(x))
+        if c.head_transform:
+            x = Linear("...D,DE->...E", (c.width, c.width), c, name="transform")(x)
+            x = Norm(c, name="transform_norm")(ACTIVATIONS[c.activation](x))
+        if c.head == "lm":
+            return self._words(x, embedding)
+        if c.head == "cls" and c.pooler != "none":
+            x = Linear("BD,DE->BE", (c.width, c.width), c, biases=True, name="pooler")(x)
+            x = jnp.tanh(x) if c.pooler == "tanh" else ACTIVATIONS[c.pooler](x)
         classes = 2 if c.head == "span" else c.classes
         x = nn.Dropout(c.dropout)(x, deterministic=still)
         logits = Linear("...D,DC->...C", (c.width, classes), c, biases=True, name="classifier")(x)
@@ -111,3 +111,15 @@ class Head(nn.Module):
             return logits
         logits = jnp.swapaxes(logits, 1, 2)
         return logits if segments is None else jnp.where(segments[:, None] > 0, logits, -1e9)
+
+    def _words(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+        c = self.config
+        x = x * c.width**-0.5 if c.scaled_head else x
+        if c.tied_head:
+            logits = jnp.einsum("...D,VD->...V", x, embedding.astype(x.dtype), preferred_element_type=jnp.float32)
+        else:
+            logits = Linear("...D,DV->...V", (c.width, c.vocabulary), c, biases=False, result=jnp.float32,
+                            name="words")(x)
+        if c.head_bias:
+            logits += self.param("bias", nn.initializers.zeros, (c.vocabulary,), jnp.float32)
+        return capped(logits, c.logit_cap)

@@ -49,11 +49,12 @@ class Pretrained:
     parameters: Parameters
     tokenizer_folder: pathlib.Path
     new: tuple[str, ...]  # parameters that the folder lacks: they begin fresh
+    padding: int | None = None  # the token id that takes no position (RoBERTa)
 
     def forward(self, **inputs: np.ndarray) -> np.ndarray:
         """What the reference's plain forward pass returns for the same inputs.
 
-        Positions count padding on the left, as there.
+        Positions count padding on the left, as there, save where the family skips its token.
 
         Args:
           **inputs: integers[B, T] under the reference's names, those of INPUTS that the model has
@@ -68,6 +69,9 @@ class Pretrained:
           ValueError: unknown, missing, misshapen or out-of-range inputs.
         """
         ours = _inputs(self.model.config, inputs)
+        if self.padding is not None and "positions" not in ours:
+            real = ours["tokens"] != self.padding
+            ours["positions"] = np.where(real, np.cumsum(real, axis=1) - 1, -1).astype(np.int32)
         logits = np.asarray(_forward(self.model, self.parameters, ours), np.float32)
         return np.moveaxis(logits, 1, 0) if self.model.config.head == "span" else logits
 
@@ -97,7 +101,8 @@ def load(
     model = Model(_config(foreign, family, tensors.names, head, classes, overrides))
     parameters, new = load_parameters(tensors, family.table, model, mesh, seed,
                                       _is_classifier_fresh(foreign, family, model.config))
-    return Pretrained(model, parameters, folder, new)
+    padding = family.padding(foreign) if family.padding else None
+    return Pretrained(model, parameters, folder, new, padding)
 
 
 def read_config(
@@ -136,14 +141,14 @@ def _config(foreign: fields.Foreign, family: Family, names: tuple[str, ...] | No
         asked = f"head is {head!r}" if head else f"architectures is {foreign.get('architectures')!r}"
         raise ValueError(f"{asked}, which does not load from a {foreign['model_type']} folder; ask for "
                          f"head={' or '.join(map(repr, family.supported))}")
-    values["head"] = head
+    values |= {"head": head, **family.supported[head]}
     if head in ("cls", "token"):
         values["classes"] = fields.class_count(foreign) if classes is None else classes
     elif classes is not None:
         raise ValueError(f"classes is {classes}, but a {head} head has none; leave it out")
     values |= _checked_overrides(values, overrides or {})
-    reads_first = head == "cls" and values.get("pooling", "first") == "first"
-    values["pooler"] = reads_first and any(row.ours.startswith("head/pooler/") for row in family.table.rows)
+    if head == "cls" and values.get("pooling") == "mean":
+        values["pooler"] = "none"
     return from_mapping(values)
 
 
@@ -216,7 +221,7 @@ def _check_shapes(config: ModelConfig, names: Mapping[str, str], ours: Mapping[s
         if array.shape != ours[tokens].shape:
             raise ValueError(f"{theirs[name]} is {list(array.shape)}, but {theirs[tokens]} is "
                              f"{list(ours[tokens].shape)}; expected the same shape")
-        if array.shape[1] > config.max_length and config.positions == "learned":
+        if array.shape[1] > config.max_length and config.positions in ("learned", "sinusoidal"):
             raise ValueError(f"{theirs[name]} is {array.shape[1]} tokens long; the model has positions "
                              f"for {config.max_length}")
         if array.shape[0] != ours["tokens"].shape[0]:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """BERT (arxiv.org/abs/1810.04805) folders: config.json in, `ModelConfig` values out; the table.
 
-The classification, token-classification and question-answering heads are read; of masked-language
-and pretraining checkpoints the encoder.
+With the masked-language, classification, token-classification and question-answering heads; of
+pretraining checkpoints the encoder.
 """
 
 from typing import Any
 
 from t5tasks.pretrained import fields
 from t5tasks.pretrained.fields import Foreign
-from t5tasks.pretrained.table import Family, Row, Table
+from t5tasks.pretrained.table import Family, Row, Table, linear, norm
 
 
 def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -51,18 +51,10 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "token_types": fields.integer(foreign, "type_vocab_size", 2),
         "activation": fields.choice(foreign, "hidden_act", "gelu", fields.ACTIVATIONS),
         "gated": False,
+        "tied_head": fields.flag(foreign, "tie_word_embeddings", True),
         "dropout": fields.number(foreign, "hidden_dropout_prob", 0.1),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
-
-
-def _linear(foreign: str, ours: str, inputs: int = 1) -> tuple[Row, Row]:
-    return (Row(f"{foreign}.weight", f"{ours}/kernel", "transpose", inputs),
-            Row(f"{foreign}.bias", f"{ours}/bias"))
-
-
-def _norm(foreign: str, ours: str) -> tuple[Row, Row]:
-    return Row(f"{foreign}.weight", f"{ours}/scale"), Row(f"{foreign}.bias", f"{ours}/bias")
 
 
 _THEIRS, _OURS = "bert.encoder.layer.{layer}", "encoder/layer_{layer}"
@@ -71,33 +63,41 @@ FAMILY = Family(
     model_types=("bert",),
     heads={
         "BertModel": "none",
+        "BertForMaskedLM": "lm",
         "BertForSequenceClassification": "cls",
         "BertForTokenClassification": "token",
         "BertForQuestionAnswering": "span",
     },
-    supported=("none", "cls", "token", "span"),
+    supported={"none": {}, "lm": {"head_transform": True, "head_bias": True}, "cls": {"pooler": "tanh"},
+               "token": {}, "span": {}},
     config=config,
     table=Table(
         prefix="bert.",
         # Folders converted from TensorFlow name a norm's parameters as that did.
         renames=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
-        ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\.(predictions|seq_relationship)\..*"),
+        ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\.seq_relationship\..*"),
         rows=(
             Row("bert.embeddings.word_embeddings.weight", "embedding"),
             Row("bert.embeddings.position_embeddings.weight", "encoder/positions", "rows"),
             Row("bert.embeddings.token_type_embeddings.weight", "encoder/token_types"),
-            *_norm("bert.embeddings.LayerNorm", "encoder/embedding_norm"),
-            *_linear(f"{_THEIRS}.attention.self.query", f"{_OURS}/attention/query"),
-            *_linear(f"{_THEIRS}.attention.self.key", f"{_OURS}/attention/key"),
-            *_linear(f"{_THEIRS}.attention.self.value", f"{_OURS}/attention/value"),
-            *_linear(f"{_THEIRS}.attention.output.dense", f"{_OURS}/attention/out", inputs=2),
-            *_norm(f"{_THEIRS}.attention.output.LayerNorm", f"{_OURS}/attention_norm"),
-            *_linear(f"{_THEIRS}.intermediate.dense", f"{_OURS}/feed_forward/up"),
-            *_linear(f"{_THEIRS}.output.dense", f"{_OURS}/feed_forward/down"),
-            *_norm(f"{_THEIRS}.output.LayerNorm", f"{_OURS}/feed_forward_norm"),
-            *_linear("bert.pooler.dense", "head/pooler"),
-            *_linear("classifier", "head/classifier"),
-            *_linear("qa_outputs", "head/classifier"),
+            *norm("bert.embeddings.LayerNorm", "encoder/embedding_norm"),
+            *linear(f"{_THEIRS}.attention.self.query", f"{_OURS}/attention/query"),
+            *linear(f"{_THEIRS}.attention.self.key", f"{_OURS}/attention/key"),
+            *linear(f"{_THEIRS}.attention.self.value", f"{_OURS}/attention/value"),
+            *linear(f"{_THEIRS}.attention.output.dense", f"{_OURS}/attention/out", inputs=2),
+            *norm(f"{_THEIRS}.attention.output.LayerNorm", f"{_OURS}/attention_norm"),
+            *linear(f"{_THEIRS}.intermediate.dense", f"{_OURS}/feed_forward/up"),
+            *linear(f"{_THEIRS}.output.dense", f"{_OURS}/feed_forward/down"),
+            *norm(f"{_THEIRS}.output.LayerNorm", f"{_OURS}/feed_forward_norm"),
+            *linear("bert.pooler.dense", "head/pooler"),
+            *linear("classifier", "head/classifier"),
+            *linear("qa_outputs", "head/classifier"),
+            *linear("cls.predictions.transform.dense", "head/transform"),
+            *norm("cls.predictions.transform.LayerNorm", "head/transform_norm"),
+            Row("cls.predictions.bias", "head/bias"),
+            Row("cls.predictions.decoder.bias", "head/bias"),
+            Row("cls.predictions.decoder.weight", "embedding", tied=True),
+            Row("cls.predictions.decoder.weight", "head/words/kernel", "transpose"),
         ),
     ),
 )

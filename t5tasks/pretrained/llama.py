@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Llama (arxiv.org/abs/2302.13971) folders: config.json in, `ModelConfig` values out; the table."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from t5tasks.pretrained import fields
+from t5tasks.pretrained import fields, rotary
 from t5tasks.pretrained.fields import Foreign
-from t5tasks.pretrained.table import Family, Row, Table
+from t5tasks.pretrained.table import Config, Family, Row, Table, linear, norm
 
 
 def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
@@ -17,6 +16,15 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     """
     fields.only(foreign, "attention_bias", False)
     fields.only(foreign, "mlp_bias", False)
+    return shape(foreign)
+
+
+def shape(foreign: Foreign, base: float = 10_000.0) -> dict[str, Any]:
+    """What Llama and its descendants read from the same fields.
+
+    Args:
+      base: the family's default of rope_theta.
+    """
     width = fields.integer(foreign, "hidden_size", 4096)
     heads = fields.integer(foreign, "num_attention_heads", 32)
     return {
@@ -34,7 +42,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "norm_placement": "pre",
         "norm_epsilon": fields.number(foreign, "rms_norm_eps", 1e-6),
         "positions": "rotary",
-        "rotary_base": _rotary_base(foreign),
+        **rotary.settings(foreign, base),
         "activation": fields.choice(foreign, "hidden_act", "silu", fields.ACTIVATIONS),
         "gated": True,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", False),
@@ -43,49 +51,43 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     }
 
 
-def _rotary_base(foreign: Foreign) -> float:
-    """RoPE's base: in `rope_parameters` (newer folders) or `rope_theta`, unscaled in both."""
-    base = fields.number(foreign, "rope_theta", 10_000.0)
-    for name in ("rope_scaling", "rope_parameters"):
-        scaling = foreign.get(name) or {}
-        if not isinstance(scaling, Mapping):
-            raise ValueError(f"config.json: {name} is {scaling!r}; expected an object")
-        kind = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind != "default":
-            raise ValueError(f"config.json: {name} asks for rope_type {kind!r}, which is not supported "
-                             "yet; this family loads with 'default'")
-        fields.only(scaling, "partial_rotary_factor", 1, 1.0)
-        base = fields.number(scaling, "rope_theta", base)
-    fields.only(foreign, "partial_rotary_factor", 1, 1.0)
-    if base <= 0:
-        raise ValueError(f"config.json: rope_theta is {base}; it must be positive")
-    return base
+LAYER, OURS = "model.layers.{layer}", "decoder/layer_{layer}"
 
-
-_THEIRS, _OURS = "model.layers.{layer}", "decoder/layer_{layer}"
-
-FAMILY = Family(
-    model_types=("llama",),
-    heads={"LlamaForCausalLM": "lm", "LlamaModel": "none"},
-    supported=("lm", "none"),
-    config=config,
-    table=Table(
-        prefix="model.",
-        ignored=(r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"score\.weight"),
-        rows=(
-            Row("model.embed_tokens.weight", "embedding"),
-            Row(f"{_THEIRS}.input_layernorm.weight", f"{_OURS}/attention_norm/scale"),
-            Row(f"{_THEIRS}.self_attn.q_proj.weight", f"{_OURS}/attention/query/kernel", "transpose"),
-            Row(f"{_THEIRS}.self_attn.k_proj.weight", f"{_OURS}/attention/key/kernel", "transpose"),
-            Row(f"{_THEIRS}.self_attn.v_proj.weight", f"{_OURS}/attention/value/kernel", "transpose"),
-            Row(f"{_THEIRS}.self_attn.o_proj.weight", f"{_OURS}/attention/out/kernel", "transpose", 2),
-            Row(f"{_THEIRS}.post_attention_layernorm.weight", f"{_OURS}/feed_forward_norm/scale"),
-            Row(f"{_THEIRS}.mlp.gate_proj.weight", f"{_OURS}/feed_forward/gate/kernel", "transpose"),
-            Row(f"{_THEIRS}.mlp.up_proj.weight", f"{_OURS}/feed_forward/up/kernel", "transpose"),
-            Row(f"{_THEIRS}.mlp.down_proj.weight", f"{_OURS}/feed_forward/down/kernel", "transpose"),
-            Row("model.norm.weight", "decoder/final_norm/scale"),
-            Row("lm_head.weight", "head/words/kernel", "transpose"),
-            Row("lm_head.weight", "embedding", tied=True),
-        ),
-    ),
+# The linear maps of a layer, and what stands before the first and after the last: the same names in
+# every family that descends from Llama.
+ATTENTION = (
+    *linear(f"{LAYER}.self_attn.q_proj", f"{OURS}/attention/query"),
+    *linear(f"{LAYER}.self_attn.k_proj", f"{OURS}/attention/key"),
+    *linear(f"{LAYER}.self_attn.v_proj", f"{OURS}/attention/value"),
+    *linear(f"{LAYER}.self_attn.o_proj", f"{OURS}/attention/out", inputs=2),
 )
+FEED_FORWARD = (
+    *linear(f"{LAYER}.mlp.gate_proj", f"{OURS}/feed_forward/gate"),
+    *linear(f"{LAYER}.mlp.up_proj", f"{OURS}/feed_forward/up"),
+    *linear(f"{LAYER}.mlp.down_proj", f"{OURS}/feed_forward/down"),
+)
+NORMS = (
+    *norm(f"{LAYER}.input_layernorm", f"{OURS}/attention_norm"),
+    *norm(f"{LAYER}.post_attention_layernorm", f"{OURS}/feed_forward_norm"),
+)
+FRAME = (
+    Row("model.embed_tokens.weight", "embedding"),
+    *norm("model.norm", "decoder/final_norm"),
+    Row("lm_head.weight", "head/words/kernel", "transpose"),
+    Row("lm_head.weight", "embedding", tied=True),
+)
+
+
+def family(name: str, model_type: str, config: Config, rows: tuple[Row, ...]) -> Family:
+    """A family whose classes are NAMEForCausalLM and NAMEModel and whose tensors begin with `model.`."""
+    return Family(
+        model_types=(model_type,),
+        heads={f"{name}ForCausalLM": "lm", f"{name}Model": "none"},
+        supported={"lm": {}, "none": {}},
+        config=config,
+        table=Table(prefix="model.", rows=rows, ignored=(
+            r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"score\.weight")),
+    )
+
+
+FAMILY = family("Llama", "llama", config, FRAME + NORMS + ATTENTION + FEED_FORWARD)

@@ -103,7 +103,7 @@ FAMILY = Family(
     model_types=("t5",),
     heads={"T5ForConditionalGeneration": "lm", "T5WithLMHeadModel": "lm", "T5Model": "none",
            "T5EncoderModel": "none"},
-    supported=("lm", "none"),
+    supported={"lm": {}, "none": {}},
     config=config,
     table=Table(
         # A bias that the first converter wrote and no implementation reads.

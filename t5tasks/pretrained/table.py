@@ -7,6 +7,13 @@ A table says, row by row, which foreign tensor becomes which of our parameters a
         "encoder/layer_{layer}/attention/query/kernel",            # [D, N, H]
         "transpose")
 
+Some families keep several linear maps in one tensor; such a row leads to several parameters:
+
+    Row("model.layers.{layer}.mlp.gate_up_proj.weight",            # [2 F, D]
+        ("decoder/layer_{layer}/feed_forward/gate/kernel",         # [D, F]
+         "decoder/layer_{layer}/feed_forward/up/kernel"),
+        "transpose")
+
 Every tensor of the folder must be named by a row or by the list of what is knowingly ignored;
 every parameter must be found, save the heads that a bare encoder lacks.
 """
@@ -15,7 +22,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,9 +37,10 @@ from t5tasks.pretrained.files import Tensors
 from t5tasks.sharding import parameter_spec, path_name
 
 # Parameters that a checkpoint may lack: they begin fresh, and are announced.
-FRESH = ("head/pooler/", "head/classifier/")
+FRESH = ("head/pooler/", "head/classifier/", "head/transform", "head/bias")
 
 Shape = tuple[int, ...]
+Config = Callable[[Foreign, tuple[str, ...] | None], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,42 +49,81 @@ class Row:
 
     Attributes:
       foreign: its name there; `{layer}` stands for a layer's number.
-      ours: the parameter's path in the unrolled form, the same number in it.
-      transform: `same`: the shapes agree, or theirs is ours flattened (a bias per head).
-        `transpose`: theirs is [outputs, inputs], ours [inputs..., outputs...].
-        `rows`: a table of positions, of which ours may keep only the first rows.
-      inputs: how many of our first axes are inputs (transpose).
+      ours: the parameter's path in the unrolled form, the same number in it; several paths where
+        the tensor holds several parameters, one after another along its outputs.
+      transform: `same`: the shapes agree, or theirs is ours flattened (a bias per head), also
+        behind a first axis of 1. `transpose`: theirs is [outputs, inputs], ours [inputs...,
+        outputs...]. `flat`: theirs is [inputs, outputs]. `rows`: a table of positions, of which
+        ours may keep only the first rows.
+      inputs: how many of our first axes are inputs (transpose, flat).
+      interleaved: the parameters take turns head by head (GPT-NeoX).
       tied: the row holds only where the language-model head is the embedding table.
     """
 
     foreign: str
-    ours: str
+    ours: str | tuple[str, ...]
     transform: str = "same"
     inputs: int = 1
+    interleaved: bool = False
     tied: bool = False
 
-    def path(self, name: str) -> str | None:
-        """Our path of the foreign tensor, None where the row is not about it."""
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """`ours` as a tuple, also where it is one path."""
+        return (self.ours,) if isinstance(self.ours, str) else self.ours
+
+    def paths(self, name: str) -> tuple[str, ...] | None:
+        """Our paths of the foreign tensor, None where the row is not about it."""
         found = _pattern(self.foreign).fullmatch(name)
-        return found and self.ours.replace("{layer}", found[1] if found.groups() else "")
+        layer = found[1] if found and found.groups() else ""
+        return tuple(path.replace("{layer}", layer) for path in self.parts) if found else None
 
-    def fits(self, foreign: Shape, ours: Shape) -> bool:
-        """Whether a tensor of this foreign shape makes a parameter of our shape."""
+    def fits(self, foreign: Shape, ours: Sequence[Shape]) -> bool:
+        """Whether a tensor of this foreign shape makes parameters of our shapes."""
         if self.transform == "rows":
-            return len(foreign) == len(ours) and foreign[0] >= ours[0] and foreign[1:] == ours[1:]
-        return foreign in (self.foreign_shape(ours), *([ours] if self.transform == "same" else []))
+            return len(foreign) == len(ours[0]) and foreign[0] >= ours[0][0] and foreign[1:] == ours[0][1:]
+        if self.transform == "same" and len(ours) == 1:
+            return foreign in (ours[0], (1, *ours[0]), self.foreign_shape(ours))
+        return foreign == self.foreign_shape(ours)
 
-    def foreign_shape(self, ours: Shape) -> Shape:
-        """The shape that their tensor must have for a parameter of our shape."""
-        if self.transform == "transpose":
-            return math.prod(ours[self.inputs:]), math.prod(ours[:self.inputs])
-        return (math.prod(ours),) if self.ours.endswith("/bias") else ours
+    def foreign_shape(self, ours: Sequence[Shape]) -> Shape:
+        """The shape that their tensor must have for parameters of our shapes."""
+        outputs = sum(math.prod(shape[self.inputs:]) for shape in ours)
+        if self.transform in ("transpose", "flat"):
+            shape = math.prod(ours[0][:self.inputs]), outputs
+            return shape if self.transform == "flat" else shape[::-1]
+        return (sum(map(math.prod, ours)),) if self.parts[0].endswith("/bias") else ours[0]
 
-    def convert(self, array: np.ndarray, shape: Shape) -> np.ndarray:
-        """Their array as our parameter of this shape."""
+    def convert(self, array: np.ndarray, ours: Sequence[Shape], part: int) -> np.ndarray:
+        """The one of our parameters that their array holds as that part."""
+        shape = ours[part]
         if self.transform == "rows":
             return array[:shape[0]]
-        return (array.T if self.transform == "transpose" else array).reshape(shape)
+        if self.transform == "flat":
+            array = array.T
+        if len(ours) > 1:
+            array = self._part(array, ours, part)
+        return (array.T if self.transform in ("transpose", "flat") else array).reshape(shape)
+
+    def _part(self, array: np.ndarray, ours: Sequence[Shape], part: int) -> np.ndarray:
+        """The rows of one part of an array whose first axis is all outputs."""
+        if self.interleaved:
+            heads = array.reshape(ours[part][-2], len(ours), ours[part][-1], *array.shape[1:])
+            return heads[:, part].reshape(-1, *array.shape[1:])
+        inputs = self.inputs if self.transform in ("transpose", "flat") else 0
+        ends = np.cumsum([0] + [math.prod(shape[inputs:]) for shape in ours])
+        return array[ends[part]:ends[part + 1]]
+
+
+def linear(foreign: str, ours: str, inputs: int = 1) -> tuple[Row, Row]:
+    """The rows of a PyTorch linear map: weight [outputs, inputs] and bias."""
+    return (Row(f"{foreign}.weight", f"{ours}/kernel", "transpose", inputs),
+            Row(f"{foreign}.bias", f"{ours}/bias"))
+
+
+def norm(foreign: str, ours: str) -> tuple[Row, Row]:
+    """The rows of a norm: weight and, for a LayerNorm, bias."""
+    return Row(f"{foreign}.weight", f"{ours}/scale"), Row(f"{foreign}.bias", f"{ours}/bias")
 
 
 @functools.cache
@@ -101,8 +148,8 @@ class Table:
     ignored: tuple[str, ...] = ()
 
     def find(self, name: str, config: ModelConfig, wanted: Mapping[str, Any]
-             ) -> tuple[str, Row] | None:
-        """The parameter that a foreign tensor becomes, and how; None where it is not for us.
+             ) -> tuple[tuple[str, ...], Row] | None:
+        """The parameters that a foreign tensor becomes, and how; None where it is not for us.
 
         Args:
           name: as it stands in the folder.
@@ -117,12 +164,12 @@ class Table:
         tied = config.head == "lm" and config.tied_head
         of_other_head = any(re.fullmatch(pattern, name) for pattern in self.ignored)
         for row in self.rows:
-            path = row.path(name) or (row.path(self.prefix + name) if self.prefix else None)
-            if path is None:
+            paths = row.paths(name) or (row.paths(self.prefix + name) if self.prefix else None)
+            if paths is None:
                 continue
-            if path in wanted and (tied or not row.tied):
-                return path, row
-            of_other_head |= path.startswith("head/") or row.tied
+            if all(path in wanted for path in paths) and (tied or not row.tied):
+                return paths, row
+            of_other_head |= paths[0].startswith("head/") or row.tied
         if of_other_head:
             return None
         raise ValueError(f"no part of this model is called {name!r}")
@@ -138,14 +185,31 @@ class Family:
       config: fields of config.json and the tensors' names (None: not known) → ModelConfig values,
         all but the head's; raises ValueError naming a field that we do not honour.
       table: the tensors.
-      supported: the heads that can be asked for.
+      supported: the heads that can be asked for, and ModelConfig values that only that head has.
+      padding: the token id that takes no position of its own (RoBERTa), None where positions
+        count every token.
     """
 
     model_types: tuple[str, ...]
     heads: Mapping[str, str]
-    config: Callable[[Foreign, tuple[str, ...] | None], dict[str, Any]]
+    config: Config
     table: Table
-    supported: tuple[str, ...]
+    supported: Mapping[str, Mapping[str, Any]]
+    padding: Callable[[Foreign], int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where one parameter comes from: a tensor, its row, and which part of it."""
+
+    name: str
+    row: Row
+    part: int
+    shapes: tuple[Shape, ...]  # of all parts
+
+    def read(self, tensors: Tensors) -> np.ndarray:
+        """The parameter in host memory."""
+        return self.row.convert(tensors.read(self.name), self.shapes, self.part)
 
 
 def load_parameters(tensors: Tensors, table: Table, model: Model, mesh: Mesh | None, seed: int,
@@ -186,33 +250,34 @@ def load_parameters(tensors: Tensors, table: Table, model: Model, mesh: Mesh | N
 
 
 def _plan(tensors: Tensors, table: Table, config: ModelConfig, shapes: Mapping[str, Shape],
-          fresh_classifier: bool) -> dict[str, list[tuple[str, Row]]]:
+          fresh_classifier: bool) -> dict[str, list[Source]]:
     """Our path → the tensors that hold it, each checked against the shape we expect."""
-    sources: dict[str, list[tuple[str, Row]]] = {}
+    sources: dict[str, list[Source]] = {}
     for name in tensors.names:
         try:
             found = table.find(name, config, shapes)
         except ValueError as error:
             raise ValueError(f"unknown {tensors.describe(name)}: {error}; does config.json belong to "
                              "these weights?") from error
-        if found is None or (fresh_classifier and found[0].startswith("head/classifier/")):
+        if found is None or (fresh_classifier and found[0][0].startswith("head/classifier/")):
             continue
-        path, row = found
-        if not row.fits(tensors.shape(name), shapes[path]):
+        paths, row = found
+        ours = tuple(shapes[path] for path in paths)
+        if not row.fits(tensors.shape(name), ours):
             raise ValueError(f"{tensors.describe(name)} has shape {tensors.shape(name)}; the "
-                             f"configuration expects {row.foreign_shape(shapes[path])}")
-        sources.setdefault(path, []).append((name, row))
+                             f"configuration expects {row.foreign_shape(ours)}")
+        for part, path in enumerate(paths):
+            sources.setdefault(path, []).append(Source(name, row, part, ours))
     return sources
 
 
-def _place(tensors: Tensors, sources: list[tuple[str, Row]], path: str, shape: Shape,
-           mesh: Mesh | None) -> jax.Array:
+def _place(tensors: Tensors, sources: list[Source], path: str, shape: Shape, mesh: Mesh | None) -> jax.Array:
     """One parameter, read, turned and put on its shards."""
-    name, row = sources[0]
-    array = row.convert(tensors.read(name), shape)
-    for other, other_row in sources[1:]:
-        if not np.array_equal(array, other_row.convert(tensors.read(other), shape)):
-            raise ValueError(f"{tensors.describe(name)} and tensor {other!r} should be one and the "
+    first, *others = sources
+    array = first.read(tensors)
+    for other in others:
+        if not np.array_equal(array, other.read(tensors)):
+            raise ValueError(f"{tensors.describe(first.name)} and tensor {other.name!r} should be one and the "
                              "same by config.json (tied), but differ; if they are meant to, say so "
                              "there (tie_word_embeddings)")
     sharding = _sharding(path, shape, mesh)
@@ -278,6 +343,6 @@ def _missing(path: str, table: Table) -> str:
     layer = re.search(r"/layer_(\d+)/", path)
     general = re.sub(r"/layer_\d+/", "/layer_{layer}/", path)
     names = [row.foreign.replace("{layer}", layer[1] if layer else "")
-             for row in table.rows if row.ours == general and not row.tied]
+             for row in table.rows if general in row.parts and not row.tied]
     return (f"missing tensor {' or '.join(map(repr, names))}, which becomes {path}; is the download "
             "complete, and does config.json belong to these weights?")

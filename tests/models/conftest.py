@@ -26,7 +26,7 @@ T5_DECODER = dataclasses.replace(LLAMA, heads=3, kv_heads=3, head_size=5, positi
                                  scaled_head=True)
 BERT = dataclasses.replace(GPT2, architecture="encoder", head="cls", encoder_layers=2, decoder_layers=0,
                            norm_placement="post", embedding_norm=True, final_norm=False, token_types=2,
-                           activation="gelu", pooler=True, classes=3)
+                           activation="gelu", pooler="tanh", classes=3)
 
 
 def _both(decoder: ModelConfig) -> ModelConfig:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5tasks.models.positions import relative_buckets, rotate
+from t5tasks.models.config import ModelConfig
+from t5tasks.models.positions import frequencies, relative_buckets, rotate, rotation
 
 BUCKETS = functools.partial(jax.jit, static_argnums=(2, 3, 4))(relative_buckets)
 
@@ -64,16 +65,18 @@ def test_rotation_is_multiplication_by_a_complex_number():
     angles = positions[..., None] * 50.0 ** (-np.arange(4) / 4)
     turned = as_complex * np.exp(1j * angles)[:, :, None, :]
     expected = np.concatenate([turned.real, turned.imag], axis=-1)
-    turn = jax.jit(rotate)
-    np.testing.assert_allclose(turn(jnp.asarray(x), jnp.asarray(positions), 50.0), expected, atol=1e-4)
-    np.testing.assert_array_equal(turn(jnp.asarray(x), jnp.zeros((1, 5), jnp.int32), 50.0), x)
+    turns = frequencies(ModelConfig(head_size=8, rotary_base=50.0))
+    turn = jax.jit(lambda x, positions: rotate(x, rotation(positions, turns, 1.0)))
+    np.testing.assert_allclose(turn(jnp.asarray(x), jnp.asarray(positions)), expected, atol=1e-4)
+    np.testing.assert_array_equal(turn(jnp.asarray(x), jnp.zeros((1, 5), jnp.int32)), x)
 
 
 def test_a_rotated_product_depends_on_the_distance_alone():
     random = np.random.RandomState(1)
     query, key = (jnp.tile(jnp.asarray(random.randn(1, 1, 1, 6), jnp.float32), (1, 3, 1, 1)) for _ in range(2))
-    queries = rotate(query, jnp.asarray([[9, 105, 9]]), 10_000.0)
-    keys = rotate(key, jnp.asarray([[4, 100, 5]]), 10_000.0)
+    turns = frequencies(ModelConfig(head_size=6))
+    queries = rotate(query, rotation(jnp.asarray([[9, 105, 9]]), turns, 1.0))
+    keys = rotate(key, rotation(jnp.asarray([[4, 100, 5]]), turns, 1.0))
     products = np.sum(np.asarray(queries) * np.asarray(keys), axis=(0, 2, 3))
     assert products[0] == pytest.approx(products[1], abs=1e-4)
     assert abs(products[0] - products[2]) > 1e-2

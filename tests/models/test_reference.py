@@ -96,7 +96,7 @@ def _head(c, p, x, embedding):
         return x @ embedding.T if c.tied_head else _linear(p["words"], x)
     if c.head == "cls":
         x = x.mean(0) if c.pooling == "mean" else x[0]
-        x = np.tanh(_linear(p["pooler"], x)) if c.pooler else x
+        x = np.tanh(_linear(p["pooler"], x)) if c.pooler == "tanh" else x
     logits = _linear(p["classifier"], x)
     return logits.T if c.head == "span" else logits
 
@@ -139,7 +139,7 @@ def reference(c, parameters, inputs):
     ("encoder", {"head": "span", "norm_placement": "pre", "final_norm": True}),
     ("encoder", {"head": "lm", "embedding_norm": False, "activation": "relu"}),
     ("encoder", {"head": "none", "norm_epsilon": 0.5}),
-    ("encoder", {"pooler": False, "classes": 1}),
+    ("encoder", {"pooler": "none", "classes": 1}),
     ("encoder", {"pooling": "mean"}),
 ])
 def test_logits_are_those_of_the_written_out_transformer(family, inputs_of, name, changes):
