@@ -10,7 +10,6 @@ foreign names. T5's language-model head, for one, is tied in some folders and no
 `read_config` says what the folder at hand means.
 """
 
-import dataclasses
 import functools
 import importlib
 import pathlib
@@ -18,63 +17,17 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from t5tasks.models.config import ModelConfig, from_mapping
-from t5tasks.models.model import Model, Parameters
+from t5tasks.models.model import Model
 from t5tasks.pretrained import fields, files
+from t5tasks.pretrained.forward import Pretrained
 from t5tasks.pretrained.table import Family, load_parameters
 
 # What may differ from the folder's own values; anything else would be another model.
 OVERRIDES = ("dropout", "max_length", "compute_dtype", "layer_loop", "rematerialise",
              "initializer_range", "pooling")
-
-# The reference's names of inputs → ours, for each architecture.
-INPUTS = {
-    "encoder": {"input_ids": "tokens", "attention_mask": "segments", "token_type_ids": "token_types",
-                "position_ids": "positions"},
-    "decoder": {"input_ids": "tokens", "attention_mask": "segments", "position_ids": "positions"},
-    "encoder_decoder": {"input_ids": "source_tokens", "attention_mask": "source_segments",
-                        "decoder_input_ids": "tokens", "decoder_attention_mask": "segments"},
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Pretrained:
-    """A checkpoint as this project runs it."""
-
-    model: Model
-    parameters: Parameters
-    tokenizer_folder: pathlib.Path
-    new: tuple[str, ...]  # parameters that the folder lacks: they begin fresh
-    padding: int | None = None  # the token id that takes no position (RoBERTa)
-
-    def forward(self, **inputs: np.ndarray) -> np.ndarray:
-        """What the reference's plain forward pass returns for the same inputs.
-
-        Positions count padding on the left, as there, save where the family skips its token.
-
-        Args:
-          **inputs: integers[B, T] under the reference's names, those of INPUTS that the model has
-            a use for; all but the token ids may be left out. An encoder-decoder's input_ids and
-            attention_mask are [B, S].
-
-        Returns:
-          f32: language model [B, T, V], classifier [B, C], token classifier [B, T, C], question
-          answering [2, B, T] (start logits, end logits), bare model [B, T, D].
-
-        Raises:
-          ValueError: unknown, missing, misshapen or out-of-range inputs.
-        """
-        ours = _inputs(self.model.config, inputs)
-        if self.padding is not None and "positions" not in ours:
-            real = ours["tokens"] != self.padding
-            ours["positions"] = np.where(real, np.cumsum(real, axis=1) - 1, -1).astype(np.int32)
-        logits = np.asarray(_forward(self.model, self.parameters, ours), np.float32)
-        return np.moveaxis(logits, 1, 0) if self.model.config.head == "span" else logits
-
 
 def load(
     folder: str | pathlib.Path, head: str | None = None, classes: int | None = None,
@@ -175,55 +128,3 @@ def _is_classifier_fresh(foreign: fields.Foreign, family: Family, config: ModelC
     if foreign.get("architectures") and _own_head(foreign, family) != config.head:
         return True
     return config.head in ("cls", "token") and fields.class_count(foreign) != config.classes
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward(model: Model, parameters: Parameters, inputs: dict[str, jax.Array]) -> jax.Array:
-    # A span head is not told of the padding: the reference does not mask its logits.
-    known = None if model.config.head == "span" else inputs
-    return model.logits(parameters, model.hidden(parameters, inputs), known)
-
-
-def _inputs(config: ModelConfig, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The reference's inputs under our names, as int32, checked: on a device indexing is silent."""
-    absent = {"token_types"} if not config.token_types else set()
-    absent |= {"positions"} if config.positions == "relative" else set()
-    names = {theirs: ours for theirs, ours in INPUTS[config.architecture].items()
-             if ours not in absent}
-    limits = {"tokens": config.vocabulary, "source_tokens": config.vocabulary,
-              "token_types": config.token_types, "segments": 2, "source_segments": 2,
-              "positions": config.max_length}
-    ours = {}
-    for name, array in given.items():
-        if name not in names:
-            raise ValueError(f"unknown input {name!r}; this model takes {', '.join(names)}")
-        array = np.asarray(array)
-        if array.ndim != 2 or array.dtype.kind not in "iub" or not array.size:
-            raise ValueError(f"{name} is {array.dtype}{list(array.shape)}; expected integers of two "
-                             "dimensions, examples and tokens")
-        limit = limits[names[name]]
-        if array.min() < 0 or array.max() >= limit:
-            raise ValueError(f"{name} has values from {array.min()} to {array.max()}; expected 0 to "
-                             f"{limit - 1}")
-        ours[names[name]] = array.astype(np.int32)
-    _check_shapes(config, names, ours)
-    return ours
-
-
-def _check_shapes(config: ModelConfig, names: Mapping[str, str], ours: Mapping[str, np.ndarray]
-                  ) -> None:
-    theirs = {our: their for their, our in names.items()}
-    for tokens in ("tokens", "source_tokens"):
-        if tokens in theirs and tokens not in ours:
-            raise ValueError(f"the input {theirs[tokens]} is missing")
-    for name, array in ours.items():
-        tokens = "source_tokens" if name.startswith("source_") else "tokens"
-        if array.shape != ours[tokens].shape:
-            raise ValueError(f"{theirs[name]} is {list(array.shape)}, but {theirs[tokens]} is "
-                             f"{list(ours[tokens].shape)}; expected the same shape")
-        if array.shape[1] > config.max_length and config.positions in ("learned", "sinusoidal"):
-            raise ValueError(f"{theirs[name]} is {array.shape[1]} tokens long; the model has positions "
-                             f"for {config.max_length}")
-        if array.shape[0] != ours["tokens"].shape[0]:
-            raise ValueError(f"{theirs[name]} has {array.shape[0]} examples, {theirs['tokens']} "
-                             f"{ours['tokens'].shape[0]}")

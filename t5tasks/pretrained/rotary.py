@@ -47,8 +47,8 @@ def settings(foreign: Foreign, base: float = 10_000.0, fraction: float = 1.0) ->
     base = fields.number(found, "rope_theta", fields.number(foreign, "rope_theta", base))
     if base <= 0:
         raise ValueError(f"config.json: rope_theta is {base}; it must be positive")
-    fraction = fields.number(foreign, "partial_rotary_factor", fraction)
-    values: dict[str, Any] = {"rotary_base": base, "rotary_fraction": fields.number(found, "partial_rotary_factor", fraction)}
+    fraction = fields.number(found, "partial_rotary_factor", fields.number(foreign, "partial_rotary_factor", fraction))
+    values: dict[str, Any] = {"rotary_base": base, "rotary_fraction": fraction}
     for name in found:
         if name not in COMMON | KINDS[kind]:
             raise ValueError(f"config.json: {name} does not belong to rope_type {kind!r}; expected only "
