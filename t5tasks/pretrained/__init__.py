@@ -5,8 +5,8 @@
     loaded.forward(input_ids=ids, attention_mask=mask)      # the logits, as the reference gives them
     loaded.model.apply(loaded.parameters, {"tokens": ids})  # the same, as the rest of the project asks
 
-Each family is one module of this folder with a `FAMILY` (see `table.Family`); nobody else knows
-foreign names. T5's language-model head, for one, is tied in some folders and not in others:
+Each family is one module of this folder with a `FAMILY`, or several relatives with `FAMILIES` (see
+`table.Family`); nobody else knows foreign names. T5's language-model head, for one, is tied in some folders and not in others:
 `read_config` says what the folder at hand means.
 """
 
@@ -28,6 +28,7 @@ from t5tasks.pretrained.table import Family, load_parameters
 # What may differ from the folder's own values; anything else would be another model.
 OVERRIDES = ("dropout", "max_length", "compute_dtype", "layer_loop", "rematerialise",
              "initializer_range", "pooling")
+
 
 def load(
     folder: str | pathlib.Path, head: str | None = None, classes: int | None = None,
@@ -75,8 +76,8 @@ def _families() -> Mapping[str, Family]:
     """model_type → family, of every module here that has one."""
     families: dict[str, Family] = {}
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        family = getattr(importlib.import_module(f"{__name__}.{module.name}"), "FAMILY", None)
-        if family is not None:
+        members = vars(importlib.import_module(f"{__name__}.{module.name}"))
+        for family in members.get("FAMILIES", (members["FAMILY"],) if "FAMILY" in members else ()):
             families |= dict.fromkeys(family.model_types, family)
     return families
 

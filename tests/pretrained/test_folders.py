@@ -2,50 +2,20 @@
 """Folders with one thing changed come in; the same numbers, or an error that names it, go out."""
 
 import json
-import pathlib
-import shutil
 
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from folders import FIXTURES, refused
 
 from t5tasks import pretrained
 from t5tasks.pretrained import files
-
-FIXTURES = pathlib.Path(__file__).parent / "fixtures"
-
-
-@pytest.fixture
-def changed(tmp_path):
-    """Copies a fixture with fields of config.json changed (None: removed) and tensors edited."""
-    def change(name, config=None, tensors=None):
-        folder = tmp_path / name
-        shutil.copytree(FIXTURES / name, folder, dirs_exist_ok=True)
-        fields = json.loads((folder / "config.json").read_text()) | (config or {})
-        fields = {key: value for key, value in fields.items() if value is not None}
-        (folder / "config.json").write_text(json.dumps(fields))
-        if tensors is not None:
-            path = folder / "model.safetensors"
-            arrays = safetensors.numpy.load_file(path)
-            safetensors.numpy.save_file(tensors(arrays) or arrays, path)
-        return folder
-
-    return change
 
 
 def same(left, right):
     jax.tree.map(np.testing.assert_array_equal, left.parameters, right.parameters)
     assert left.model == right.model
-
-
-def refused(folder, *parts, **arguments):
-    with pytest.raises(ValueError) as error:
-        pretrained.load(folder, **arguments)
-    message = str(error.value)
-    assert "\n" not in message
-    for part in parts:
-        assert part in message, message
 
 
 @pytest.mark.parametrize(("name", "field", "value"), [
