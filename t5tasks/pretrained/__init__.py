@@ -6,8 +6,8 @@
     loaded.model.apply(loaded.parameters, {"tokens": ids})  # the same, as the rest of the project asks
 
 Each family is one module of this folder with a `FAMILY`, or several relatives with `FAMILIES` (see
-`table.Family`); nobody else knows foreign names. T5's language-model head, for one, is tied in some folders and not in others:
-`read_config` says what the folder at hand means.
+`table.Family`); nobody else knows foreign names. T5's language-model head, for one, is tied in some
+folders and not in others: `read_config` says what the folder at hand means.
 """
 
 import functools

@@ -2,12 +2,16 @@
 """Products of full f32 precision, which GPUs and TPUs do not take unasked, and folders with one thing changed."""
 
 import json
+import pathlib
 import shutil
 
 import jax
 import pytest
 import safetensors.numpy
-from folders import FIXTURES
+
+from t5tasks import pretrained
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +36,17 @@ def changed(tmp_path):
         return folder
 
     return change
+
+
+@pytest.fixture
+def refused():
+    """Checks that loading a folder raises one line of error with these parts."""
+    def refused(folder, *parts, **arguments):
+        with pytest.raises(ValueError) as error:
+            pretrained.load(folder, **arguments)
+        message = str(error.value)
+        assert "\n" not in message
+        for part in parts:
+            assert part in message, message
+
+    return refused

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from folders import FIXTURES, refused
 
 from t5tasks import pretrained
 from t5tasks.pretrained import files
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
 def same(left, right):
@@ -47,11 +48,11 @@ def same(left, right):
     ("t5_v1_0", "is_decoder", True),
     ("t5_v1_0", "relative_attention_num_buckets", 3),
 ])
-def test_a_field_that_is_not_honoured_is_refused_by_name(changed, name, field, value):
+def test_a_field_that_is_not_honoured_is_refused_by_name(changed, name, field, value, refused):
     refused(changed(name, {field: value}), field)
 
 
-def test_a_field_inside_another_is_refused_by_name(changed):
+def test_a_field_inside_another_is_refused_by_name(changed, refused):
     rope = {"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0, "beta_fast": 8}
     refused(changed("llama_tied", {"rope_parameters": rope}), "beta_fast", "linear")
 
@@ -94,7 +95,7 @@ def test_an_unscaled_head_without_weights_of_its_own_is_tied(changed):
     assert config.tied_head and not config.scaled_head
 
 
-def test_a_head_that_the_family_lacks_is_refused():
+def test_a_head_that_the_family_lacks_is_refused(refused):
     refused(FIXTURES / "llama_tied", "'cls'", "'lm'", head="cls")
 
 
@@ -123,17 +124,17 @@ def test_a_head_is_loaded_only_where_it_is_the_one_asked_for(name, head, classes
         assert {path.rpartition("/")[0] for path in loaded.new} == {"head/classifier"}
 
 
-def test_classes_belong_to_heads_that_have_them():
+def test_classes_belong_to_heads_that_have_them(refused):
     refused(FIXTURES / "bert_bare", "classes is 3", "span", head="span", classes=3)
 
 
-def test_architectures_may_be_absent_where_a_head_is_asked_for(changed):
+def test_architectures_may_be_absent_where_a_head_is_asked_for(changed, refused):
     folder = changed("bert_cls", {"architectures": None})
     refused(folder, "architectures")
     same(pretrained.load(folder, "cls"), pretrained.load(FIXTURES / "bert_cls"))
 
 
-def test_overrides():
+def test_overrides(refused):
     loaded = pretrained.load(FIXTURES / "bert_bare", overrides={"max_length": 9, "dropout": 0.3})
     assert loaded.model.config.dropout == 0.3
     full = pretrained.load(FIXTURES / "bert_bare")
@@ -146,7 +147,7 @@ def test_overrides():
     assert pretrained.read_config(FIXTURES / "t5_v1_0", overrides={"max_length": 999}).max_length == 999
 
 
-def test_missing_unknown_misshapen_and_mistyped_tensors_are_named(changed):
+def test_missing_unknown_misshapen_and_mistyped_tensors_are_named(changed, refused):
     key = "encoder.layer.1.attention.self.key.weight"
     refused(changed("bert_bare", tensors=lambda arrays: {**arrays, "extra.weight": arrays[key]}),
             "unknown tensor 'extra.weight'")
@@ -160,19 +161,19 @@ def test_missing_unknown_misshapen_and_mistyped_tensors_are_named(changed):
         name: array for name, array in arrays.items() if name != key}), f"missing tensor 'bert.{key}'")
 
 
-def test_half_a_head_is_damage_not_a_new_head(changed):
+def test_half_a_head_is_damage_not_a_new_head(changed, refused):
     def drop(arrays):
         del arrays["classifier.bias"]
 
     refused(changed("bert_cls", tensors=drop), "missing tensor 'classifier.bias'")
 
 
-def test_a_lost_head_of_an_untied_model_is_never_left_random(changed):
+def test_a_lost_head_of_an_untied_model_is_never_left_random(changed, refused):
     folder = changed("llama_tied", {"tie_word_embeddings": False})
     refused(folder, "missing tensor 'lm_head.weight'")
 
 
-def test_a_tied_head_written_out_must_be_the_table(changed):
+def test_a_tied_head_written_out_must_be_the_table(changed, refused):
     plain = pretrained.load(FIXTURES / "llama_tied")
     table = "model.embed_tokens.weight"
     folder = changed("llama_tied", tensors=lambda a: {**a, "lm_head.weight": a[table].copy()})
@@ -181,7 +182,7 @@ def test_a_tied_head_written_out_must_be_the_table(changed):
     refused(folder, "lm_head.weight", "tie_word_embeddings")
 
 
-def test_t5_s_copies_of_the_embedding(changed):
+def test_t5_s_copies_of_the_embedding(changed, refused):
     plain = pretrained.load(FIXTURES / "t5_encoder")
 
     def rename(arrays):
@@ -237,7 +238,7 @@ def test_every_tensor_is_read_once(monkeypatch):
     assert sorted(names) == sorted(files.Tensors(FIXTURES / "t5_v1_1").names)
 
 
-def test_what_downloads_leave_behind_is_refused(changed):
+def test_what_downloads_leave_behind_is_refused(changed, refused):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n"
     for content, part in [(pointer, "git lfs pull"), (b"<!DOCTYPE html><html>", "HTML"), (b"", "empty")]:
         for file in ("model.safetensors", "config.json"):
@@ -254,13 +255,13 @@ def test_what_downloads_leave_behind_is_refused(changed):
 @pytest.mark.parametrize(("content", "part"), [
     (b"{", "not readable JSON"), (b"[]", "expected a JSON object"), (b'"\xff"', "not readable JSON"),
     (b"{}", "model_type")])
-def test_a_config_that_is_none(changed, content, part):
+def test_a_config_that_is_none(changed, content, part, refused):
     folder = changed("bert_bare")
     (folder / "config.json").write_bytes(content)
     refused(folder, part)
 
 
-def test_folders_without_weights(changed, tmp_path):
+def test_folders_without_weights(changed, tmp_path, refused):
     refused(tmp_path / "absent", "is no folder")
     refused(tmp_path, "config.json does not exist")
     folder = changed("bert_bare")
@@ -277,7 +278,7 @@ def index_of(folder):
 
 @pytest.mark.parametrize("file", ["../outside.safetensors", "a/../../b.safetensors", "/etc/passwd",
                                   "C:\\model.safetensors", "..\\outside.safetensors", "", 7])
-def test_an_index_that_leaves_the_folder_is_refused(changed, file):
+def test_an_index_that_leaves_the_folder_is_refused(changed, file, refused):
     folder = changed("llama_untied")
     path, places = index_of(folder)
     (folder.parent / "outside.safetensors").write_bytes(b"")
@@ -285,7 +286,7 @@ def test_an_index_that_leaves_the_folder_is_refused(changed, file):
     refused(folder, "lm_head.weight", "inside the folder")
 
 
-def test_an_index_must_say_what_its_shards_hold(changed):
+def test_an_index_must_say_what_its_shards_hold(changed, refused):
     folder = changed("llama_untied")
     path, places = index_of(folder)
     files_there = sorted(set(places.values()))
