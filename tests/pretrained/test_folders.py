@@ -2,6 +2,7 @@
 """Folders with one thing changed come in; the same numbers, or an error that names it, go out."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
