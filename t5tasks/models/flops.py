@@ -14,7 +14,8 @@ def forward_flops(config: ModelConfig, tokens: int, length: int, source_tokens: 
     """Operations of one forward pass.
 
     Args:
-      tokens: real tokens in the batch on the head's side; length: T, what each of them attends to.
+      tokens: real tokens in the batch on the head's side; length: T, what each of them attends to
+        (a window's width at most, where a layer slides).
       source_tokens, source_length: the same of an encoder-decoder's source.
     """
     c = config
@@ -28,8 +29,11 @@ def forward_flops(config: ModelConfig, tokens: int, length: int, source_tokens: 
         cross = 2 * 2 * c.width * c.head_size * c.heads
         total += c.encoder_layers * source_tokens * (layer + pairs * source_length)
         total += c.decoder_layers * (source_tokens * memory + tokens * (cross + pairs * source_length))
-    depth = c.decoder_layers or c.encoder_layers
-    total += depth * tokens * (layer + pairs * length)
+    window = c.window if c.decoder_layers else 2 * c.window - 1
+    for number in range(c.decoder_layers or c.encoder_layers):
+        total += tokens * (layer + pairs * (min(length, window) if c.slides(number) else length))
+    if c.head_transform:
+        total += 2 * tokens * c.width * c.width
     if c.head == "lm":
         total += 2 * tokens * c.width * c.vocabulary
     return total

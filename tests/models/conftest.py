@@ -27,6 +27,12 @@ T5_DECODER = dataclasses.replace(LLAMA, heads=3, kv_heads=3, head_size=5, positi
 BERT = dataclasses.replace(GPT2, architecture="encoder", head="cls", encoder_layers=2, decoder_layers=0,
                            norm_placement="post", embedding_norm=True, final_norm=False, token_types=2,
                            activation="gelu", pooler="tanh", classes=3)
+# What the newest families have beside: windows on some layers, capped scores, norms on every side.
+GEMMA = dataclasses.replace(LLAMA, norm_placement="sandwich", query_key_norm="head", unit_offset=True,
+                            scaled_embedding=True, attention_cap=2.0, logit_cap=3.0, query_scale=9.0, window=3,
+                            sliding_layers=(0,), local_rotary_base=50.0, rotary_scaling="linear", rotary_factor=2.0)
+NEOX = dataclasses.replace(GPT2, positions="rotary", head_size=8, rotary_fraction=0.5, parallel=True)
+UMT5_DECODER = dataclasses.replace(T5_DECODER, relative_per_layer=True)
 
 
 def _both(decoder: ModelConfig) -> ModelConfig:
@@ -37,6 +43,7 @@ FAMILIES = {
     "rotary decoder": LLAMA, "learned decoder": GPT2, "relative decoder": T5_DECODER, "encoder": BERT,
     "rotary encoder-decoder": _both(LLAMA), "learned encoder-decoder": _both(GPT2),
     "relative encoder-decoder": _both(T5_DECODER),
+    "sliding decoder": GEMMA, "parallel decoder": NEOX, "layerwise encoder-decoder": _both(UMT5_DECODER),
 }
 
 

@@ -15,6 +15,7 @@ CAPACITY = LENGTH + CHUNK  # a chunk is written whole, its padding included
 
 
 @pytest.fixture(scope="module", params=["rotary decoder", "learned decoder", "relative decoder",
+                                        "sliding decoder", "parallel decoder",
                                         "rotary encoder-decoder", "relative encoder-decoder"])
 def full(request, family, inputs_of):
     """A model, its inputs (sources padded) and the logits of the full forward pass."""

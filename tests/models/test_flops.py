@@ -31,6 +31,15 @@ def test_an_encoder_decoder_by_hand():
     assert forward_flops(config, 10, 7, 20, 11) == source + memory + target
 
 
+def test_a_sliding_layer_looks_no_further_than_its_window():
+    config = dataclasses.replace(DECODER, window=5, sliding_layers=(1,))
+    saved = 10 * 4 * 128 * (64 - 5)
+    assert forward_flops(DECODER, 10, 64) - forward_flops(config, 10, 64) == saved
+    assert forward_flops(DECODER, 10, 4) == forward_flops(config, 10, 4)
+    both_ways = dataclasses.replace(config, architecture="encoder", encoder_layers=2, decoder_layers=0)
+    assert forward_flops(both_ways, 10, 64) - forward_flops(config, 10, 64) == 10 * 4 * 128 * 4
+
+
 @pytest.mark.parametrize("changes", [
     {}, {"gated": False, "activation": "relu"},
     {"architecture": "encoder", "encoder_layers": 2, "decoder_layers": 0, "head": "none"},

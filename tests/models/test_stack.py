@@ -15,6 +15,7 @@ from t5tasks.models.config import ModelConfig
 from t5tasks.models.model import Model
 
 BOTH = {"name": "relative encoder-decoder", "encoder_layers": 1}
+SLIDING = {"name": "sliding decoder", "decoder_layers": 3}
 
 
 def _same(one, other, **tolerance):
@@ -32,9 +33,10 @@ def loss_and_gradient(quick_jit):
 @pytest.mark.parametrize("changes", [
     {"layer_loop": "scan"}, {"layer_loop": "scan", "rematerialise": "full"}, {"rematerialise": "dots"}],
     ids=lambda changes: " ".join(changes.values()))
+@pytest.mark.parametrize("kind", [BOTH, SLIDING], ids=lambda kind: kind["name"])
 def test_scanning_and_rematerialising_change_no_value_and_no_gradient(
-        family, inputs_of, loss_and_gradient, changes):
-    plain = family(**BOTH, layer_loop="unroll")
+        family, inputs_of, loss_and_gradient, kind, changes):
+    plain = family(**kind, layer_loop="unroll")
     model = Model(dataclasses.replace(plain.config, **changes))
     inputs = inputs_of(plain.config)
     loss, gradient = loss_and_gradient(plain.model)(plain.parameters, inputs)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 LENGTH, SOURCE_LENGTH = 7, 9  # of the first document; test_reference compiles these shapes too
-DECODERS = ("rotary decoder", "learned decoder", "relative decoder")
-BOTH = ("rotary encoder-decoder", "learned encoder-decoder", "relative encoder-decoder")
+DECODERS = ("rotary decoder", "learned decoder", "relative decoder", "sliding decoder", "parallel decoder")
+BOTH = ("rotary encoder-decoder", "learned encoder-decoder", "relative encoder-decoder",
+        "layerwise encoder-decoder")
 
 
 def _changed(inputs, name, column, vocabulary):
