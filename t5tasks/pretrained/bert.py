@@ -2,7 +2,7 @@
 """BERT (arxiv.org/abs/1810.04805) folders: config.json in, `ModelConfig` values out; the table.
 
 With the masked-language, classification, token-classification and question-answering heads; of
-pretraining checkpoints the encoder.
+pretraining checkpoints the encoder and the masked-language head.
 """
 
 from typing import Any
@@ -57,13 +57,35 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     }
 
 
-_THEIRS, _OURS = "bert.encoder.layer.{layer}", "encoder/layer_{layer}"
+# Folders converted from TensorFlow name a norm's parameters as that did.
+OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
+
+
+def encoder(name: str) -> tuple[Row, ...]:
+    """The rows of the embeddings and layers, whose names begin with `NAME.`; RoBERTa has the same."""
+    theirs, ours = f"{name}.encoder.layer.{{layer}}", "encoder/layer_{layer}"
+    return (
+        Row(f"{name}.embeddings.word_embeddings.weight", "embedding"),
+        Row(f"{name}.embeddings.position_embeddings.weight", "encoder/positions", "rows"),
+        Row(f"{name}.embeddings.token_type_embeddings.weight", "encoder/token_types"),
+        *norm(f"{name}.embeddings.LayerNorm", "encoder/embedding_norm"),
+        *linear(f"{theirs}.attention.self.query", f"{ours}/attention/query"),
+        *linear(f"{theirs}.attention.self.key", f"{ours}/attention/key"),
+        *linear(f"{theirs}.attention.self.value", f"{ours}/attention/value"),
+        *linear(f"{theirs}.attention.output.dense", f"{ours}/attention/out", inputs=2),
+        *norm(f"{theirs}.attention.output.LayerNorm", f"{ours}/attention_norm"),
+        *linear(f"{theirs}.intermediate.dense", f"{ours}/feed_forward/up"),
+        *linear(f"{theirs}.output.dense", f"{ours}/feed_forward/down"),
+        *norm(f"{theirs}.output.LayerNorm", f"{ours}/feed_forward_norm"),
+    )
+
 
 FAMILY = Family(
     model_types=("bert",),
     heads={
         "BertModel": "none",
         "BertForMaskedLM": "lm",
+        "BertForPreTraining": "lm",
         "BertForSequenceClassification": "cls",
         "BertForTokenClassification": "token",
         "BertForQuestionAnswering": "span",
@@ -73,28 +95,17 @@ FAMILY = Family(
     config=config,
     table=Table(
         prefix="bert.",
-        # Folders converted from TensorFlow name a norm's parameters as that did.
-        renames=((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias")),
+        renames=OLDER,
         ignored=(r"(bert\.)?embeddings\.position_ids", r"cls\.seq_relationship\..*"),
         rows=(
-            Row("bert.embeddings.word_embeddings.weight", "embedding"),
-            Row("bert.embeddings.position_embeddings.weight", "encoder/positions", "rows"),
-            Row("bert.embeddings.token_type_embeddings.weight", "encoder/token_types"),
-            *norm("bert.embeddings.LayerNorm", "encoder/embedding_norm"),
-            *linear(f"{_THEIRS}.attention.self.query", f"{_OURS}/attention/query"),
-            *linear(f"{_THEIRS}.attention.self.key", f"{_OURS}/attention/key"),
-            *linear(f"{_THEIRS}.attention.self.value", f"{_OURS}/attention/value"),
-            *linear(f"{_THEIRS}.attention.output.dense", f"{_OURS}/attention/out", inputs=2),
-            *norm(f"{_THEIRS}.attention.output.LayerNorm", f"{_OURS}/attention_norm"),
-            *linear(f"{_THEIRS}.intermediate.dense", f"{_OURS}/feed_forward/up"),
-            *linear(f"{_THEIRS}.output.dense", f"{_OURS}/feed_forward/down"),
-            *norm(f"{_THEIRS}.output.LayerNorm", f"{_OURS}/feed_forward_norm"),
+            *encoder("bert"),
             *linear("bert.pooler.dense", "head/pooler"),
             *linear("classifier", "head/classifier"),
             *linear("qa_outputs", "head/classifier"),
             *linear("cls.predictions.transform.dense", "head/transform"),
             *norm("cls.predictions.transform.LayerNorm", "head/transform_norm"),
-            Row("cls.predictions.bias", "head/bias"),
+            # The bias has two names, of which an untied head reads only the second.
+            Row("cls.predictions.bias", "head/bias", tied=True),
             Row("cls.predictions.decoder.bias", "head/bias"),
             Row("cls.predictions.decoder.weight", "embedding", tied=True),
             Row("cls.predictions.decoder.weight", "head/words/kernel", "transpose"),

@@ -16,4 +16,6 @@ CASES = {
     "bert_span": Case(transformers.BertForQuestionAnswering,
                       transformers.BertConfig(**SIZES, layer_norm_eps=1e-5)),
     "bert_masked": Case(transformers.BertForMaskedLM, transformers.BertConfig(**SIZES)),
+    "bert_untied": Case(transformers.BertForMaskedLM, transformers.BertConfig(
+        **SIZES | {"num_hidden_layers": 1}, tie_word_embeddings=False), half=True),
 }
