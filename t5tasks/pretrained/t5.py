@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""T5 (arxiv.org/abs/1910.10683) folders: config.json in, `ModelConfig` values out; the table.
+"""T5 (arxiv.org/abs/1910.10683) and its relatives' folders: config.json in, `ModelConfig` values out; the table.
 
-v1.0, v1.1 and Flan-T5, and the encoder alone.
+v1.0, v1.1, Flan-T5, mT5 (arxiv.org/abs/2010.11934) and UMT5 (arxiv.org/abs/2304.09151), and the
+encoder of each alone. UMT5 has a table of relative positions in every layer, the others in the first.
 """
 
 from collections.abc import Iterator
@@ -17,12 +18,15 @@ FEED_FORWARDS |= {f"gated-{kind}": (True, ours) for kind, ours in fields.ACTIVAT
 FEED_FORWARDS["gated-gelu"] = (True, "gelu_tanh")
 
 
-def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """ModelConfig values of a T5 config.json, the head's left out.
+# What mT5 and UMT5 mean by a field that is absent.
+LATER = {"vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6, "feed_forward_proj": "gated-gelu"}
+# The reference takes either name.
+ALIASES = {"hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers",
+           "head_dim": "d_kv"}
 
-    v1.0 ties its head to the embeddings and scales before it; v1.1 does neither. Folders of the
-    hub say so by `tie_word_embeddings`, those that transformers 5 wrote by
-    `scale_decoder_outputs` and by whether there is an `lm_head.weight`.
+
+def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """ModelConfig values of a config.json of T5, mT5 or UMT5, the head's left out.
 
     Args:
       names: of the folder's tensors, None where they are not known.
@@ -30,15 +34,9 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     Raises:
       ValueError: a field that changes the result and that we do not honour.
     """
+    foreign = fields.filled(fields.unaliased(foreign, ALIASES), LATER if foreign["model_type"] != "t5" else {})
     fields.only(foreign, "is_decoder", False)
-    gated, activation = fields.choice(foreign, "feed_forward_proj", "relu", FEED_FORWARDS)
-    fields.only(foreign, "is_gated_act", gated)
-    if fields.choice(foreign, "dense_act_fn", activation, _known_activations()) != activation:
-        raise ValueError(f"config.json: dense_act_fn is {foreign['dense_act_fn']!r}, but "
-                         f"feed_forward_proj asks for {activation}; correct one of them")
-    scaled = fields.flag(foreign, "scale_decoder_outputs",
-                         fields.flag(foreign, "tie_word_embeddings", True))
-    only_encoder = foreign.get("architectures") == ["T5EncoderModel"]
+    only_encoder = foreign.get("architectures") in (["T5EncoderModel"], ["MT5EncoderModel"], ["UMT5EncoderModel"])
     layers = fields.integer(foreign, "num_layers", 6)
     buckets = fields.integer(foreign, "relative_attention_num_buckets", 32)
     if buckets < 4:
@@ -61,14 +59,41 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "positions": "relative",
         "relative_buckets": buckets,
         "relative_distance": fields.integer(foreign, "relative_attention_max_distance", 128),
+        "relative_per_layer": foreign["model_type"] == "umt5",
         "scaled_attention": False,
-        "activation": activation,
-        "gated": gated,
-        "tied_head": scaled if names is None else scaled or "lm_head.weight" not in names,
-        "scaled_head": scaled,
         "dropout": fields.number(foreign, "dropout_rate", 0.1),
         "initializer_range": 0.0,  # T5 begins from 1 / sqrt(fan in)
+        **_feed_forward(foreign),
+        **_head(foreign, names),
     }
+
+
+def _feed_forward(foreign: Foreign) -> dict[str, Any]:
+    gated, activation = fields.choice(foreign, "feed_forward_proj", "relu", FEED_FORWARDS)
+    fields.only(foreign, "is_gated_act", gated)
+    if fields.choice(foreign, "dense_act_fn", activation, _known_activations()) != activation:
+        raise ValueError(f"config.json: dense_act_fn is {foreign['dense_act_fn']!r}, but "
+                         f"feed_forward_proj asks for {activation}; correct one of them")
+    return {"gated": gated, "activation": activation}
+
+
+def _head(foreign: Foreign, names: tuple[str, ...] | None) -> dict[str, Any]:
+    """Whether the head is the embedding table, and whether it is scaled.
+
+    T5 v1.0 does both, every later one neither. Folders of the hub say so by `tie_word_embeddings`.
+    Those that transformers 5 wrote say true there whatever they hold: whether there is an
+    `lm_head.weight` tells if the head is tied, and of T5 `scale_decoder_outputs` if it is scaled. It
+    scales no head of mT5 and every one of UMT5, though Google's UMT5 was trained without: a folder
+    that says false is read as it was trained, and as transformers 4 reads it.
+    """
+    tied = fields.flag(foreign, "tie_word_embeddings", True)
+    own = not tied if names is None else "lm_head.weight" in names
+    if foreign["model_type"] == "t5":
+        scaled = fields.flag(foreign, "scale_decoder_outputs", tied)
+        own = not scaled and (own or names is None)
+    else:
+        scaled = tied and foreign["model_type"] == "umt5"
+    return {"tied_head": not own, "scaled_head": scaled}
 
 
 def _known_activations() -> dict[str, str]:
@@ -85,8 +110,10 @@ def _stack(stack: str) -> Iterator[Row]:
     """An encoder's or a decoder's tensors; a decoder's feed-forward comes after cross-attention."""
     theirs, ours = f"{stack}.block.{{layer}}.layer", f"{stack}/layer_{{layer}}"
     last = 1 if stack == "encoder" else 2
+    # Of these two a model has one: its only table, or one of each layer.
     yield Row(f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
               f"{stack}/relative_bias/embedding")
+    yield Row(f"{theirs}.0.SelfAttention.relative_attention_bias.weight", f"{ours}/relative_bias/embedding")
     yield Row(f"{theirs}.0.layer_norm.weight", f"{ours}/attention_norm/scale")
     yield from _attention(f"{theirs}.0.SelfAttention", f"{ours}/attention")
     if stack == "decoder":
@@ -100,9 +127,11 @@ def _stack(stack: str) -> Iterator[Row]:
 
 
 FAMILY = Family(
-    model_types=("t5",),
+    model_types=("t5", "mt5", "umt5"),
     heads={"T5ForConditionalGeneration": "lm", "T5WithLMHeadModel": "lm", "T5Model": "none",
-           "T5EncoderModel": "none"},
+           "T5EncoderModel": "none",
+           "MT5ForConditionalGeneration": "lm", "MT5Model": "none", "MT5EncoderModel": "none",
+           "UMT5ForConditionalGeneration": "lm", "UMT5Model": "none", "UMT5EncoderModel": "none"},
     supported={"lm": {}, "none": {}},
     config=config,
     table=Table(
