@@ -29,9 +29,11 @@ def frequencies(config: ModelConfig, local: bool = False) -> np.ndarray:
     c, size = config, config.rotary_size
     own = local and c.local_rotary_base > 0
     base = c.local_rotary_base if own else c.rotary_base
-    plain = base ** -(np.arange(0, size, 2) / size)
+    # Rounded where the reference, which computes in f32, rounds: far from the start one bit shows.
+    powers = np.power(base, (np.arange(0, size, 2) / size).astype(np.float32), dtype=np.float64).astype(np.float32)
+    plain = 1 / powers
     if own or c.rotary_scaling == "none":
-        return plain.astype(np.float32)
+        return plain
     if c.rotary_scaling == "linear":
         kept = np.zeros_like(plain)
     elif c.rotary_scaling == "llama3":
@@ -42,7 +44,7 @@ def frequencies(config: ModelConfig, local: bool = False) -> np.ndarray:
         first, last = (size * math.log(c.rotary_original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
                        for turns in (c.rotary_fast, c.rotary_slow))
         first, last = max(math.floor(first), 0), min(math.ceil(last), size - 1)
-        kept = 1 - (np.arange(size // 2) - first) / max(last - first, 1e-3)
+        kept = 1 - (np.arange(size // 2) - first) / (last - first or 1e-3)
     kept = np.clip(kept, 0, 1)
     return (plain * kept + plain / c.rotary_factor * (1 - kept)).astype(np.float32)
 

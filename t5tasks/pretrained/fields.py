@@ -13,11 +13,11 @@ ACTIVATIONS = {
 }
 
 
-def integer(foreign: Foreign, name: str, default: int) -> int:
-    """A positive whole number."""
+def integer(foreign: Foreign, name: str, default: int, least: int = 1) -> int:
+    """A whole number from `least` up."""
     value = _value(foreign, name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"config.json: {name} is {value!r}; expected a positive whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"config.json: {name} is {value!r}; expected a whole number from {least} up")
     return value
 
 
@@ -53,6 +53,23 @@ def only(foreign: Foreign, name: str, *supported: Any) -> None:
         wanted = " or ".join(repr(value) for value in supported) or "nothing"
         raise ValueError(f"config.json: {name} is {value!r}, which is not supported yet; this family "
                          f"loads with {wanted}")
+
+
+def filled(foreign: Foreign, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, and a family's own defaults of those that are absent."""
+    return {**defaults, **{name: value for name, value in foreign.items() if value is not None}}
+
+
+def unaliased(foreign: Foreign, aliases: Mapping[str, str]) -> dict[str, Any]:
+    """The fields, with those that the reference also takes under an alias (alias → name) under their names.
+
+    Raises:
+      ValueError: both are given and differ.
+    """
+    for alias, name in aliases.items():
+        if foreign.get(name) is not None:
+            only(foreign, alias, foreign[name])
+    return filled(foreign, {name: foreign.get(alias) for alias, name in aliases.items()})
 
 
 def class_count(foreign: Foreign) -> int:

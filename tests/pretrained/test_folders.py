@@ -2,6 +2,7 @@
 """Folders with one thing changed come in; the same numbers, or an error that names it, go out."""
 
 import json
+import math
 import pathlib
 
 import jax
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from t5tasks import pretrained
-from t5tasks.pretrained import files
+from t5tasks import pretrained, sharding
+from t5tasks.pretrained import copying, files
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
@@ -30,7 +31,7 @@ def same(left, right):
     ("bert_bare", "hidden_size", 25),
     ("bert_bare", "num_hidden_layers", True),
     ("bert_bare", "layer_norm_eps", "1e-12"),
-    ("bert_bare", "model_type", "bart"),
+    ("bert_bare", "model_type", "xlnet"),
     ("bert_bare", "auto_map", {"AutoModel": "modeling.Model"}),
     ("bert_bare", "quantization_config", {"quant_method": "gptq"}),
     ("bert_bare", "architectures", ["BertForMultipleChoice"]),
@@ -64,7 +65,8 @@ def test_other_spellings_of_one_configuration(changed):
     assert plain.rotary_base == 500
     hub = changed("llama_untied", {"rope_parameters": None, "rope_theta": 500.0})
     assert pretrained.read_config(hub) == plain
-    assert pretrained.read_config(changed("llama_untied", {"rope_scaling": {"type": "default"}})) == plain
+    both = changed("llama_untied", {"rope_theta": 500.0, "rope_scaling": {"type": "default"}})
+    assert pretrained.read_config(both) == plain
     hub = {"tie_word_embeddings": False, "scale_decoder_outputs": None, "dense_act_fn": None}
     plain = pretrained.read_config(FIXTURES / "t5_v1_1")
     assert not plain.tied_head and not plain.scaled_head
@@ -232,11 +234,30 @@ def test_half_precision_is_read_exactly(changed, dtype):
     np.testing.assert_array_equal(scale, stored.astype(np.float32))
 
 
-def test_every_tensor_is_read_once(monkeypatch):
-    names, read = [], files.Tensors.read
-    monkeypatch.setattr(files.Tensors, "read", lambda self, name: names.append(name) or read(self, name))
-    pretrained.load(FIXTURES / "t5_v1_1", overrides={"layer_loop": "scan"})
-    assert sorted(names) == sorted(files.Tensors(FIXTURES / "t5_v1_1").names)
+def addresses(view):
+    """int64[...], where in memory each number of a view lies."""
+    found = np.int64(view.__array_interface__["data"][0])
+    for size, stride in zip(view.shape, view.strides, strict=True):
+        found = found[..., None] + np.arange(size) * stride
+    return found
+
+
+@pytest.mark.parametrize(("name", "loop", "mesh"), [
+    ("t5_v1_1", "scan", None), ("phi3_plain", "unroll", None), ("gpt_neox_parallel", "scan", (2, 2, 2))])
+def test_every_tensor_is_read_once(monkeypatch, name, loop, mesh):
+    """Every number of it: also where several parameters lie in one tensor, or several shards."""
+    read, copy = [], copying.copy
+
+    def spy(pieces):
+        read.extend(addresses(view).ravel() for _, view in pieces)
+        copy(pieces)
+
+    monkeypatch.setattr(copying, "copy", spy)
+    pretrained.load(FIXTURES / name, mesh=mesh and sharding.make_mesh(*mesh), overrides={"layer_loop": loop})
+    tensors = files.Tensors(FIXTURES / name)
+    numbers = sum(math.prod(tensors.shape(tensor)) for tensor in tensors.names)
+    read = np.concatenate(read)
+    assert len(read) == len(np.unique(read)) == numbers
 
 
 def test_what_downloads_leave_behind_is_refused(changed, refused):
