@@ -19,6 +19,7 @@ import ml_collections
 
 from t5tasks import tasks
 from t5tasks.data.formats import nearest
+from t5tasks.models.adapters import Lora
 from t5tasks.models.config import ModelConfig
 
 # Decided by the task, the tokenizer or the architecture, not by hand.
@@ -30,7 +31,8 @@ def defaults(task: str) -> ml_collections.ConfigDict:
     registered = tasks.get(task)
     model = {field.name: field.default for field in dataclasses.fields(ModelConfig)
              if field.name not in DERIVED}
-    model |= {"encoder_layers": 2, "decoder_layers": 2, "initializer_range": 0.0}
+    # pooling: "auto" is the pretrained folder's way, or else the first token.
+    model |= {"encoder_layers": 2, "decoder_layers": 2, "initializer_range": 0.0, "pooling": "auto"}
     config = ml_collections.ConfigDict({
         "seed": 0,
         "architecture": next(iter(registered.forms)),
@@ -42,7 +44,8 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # empty for a model of the sizes in `model`.
         "pretrained": "",
         # A tokenizer's file or folder; empty for the pretrained folder's, or one trained on the
-        # training records with `size` pieces and kept in the workdir.
+        # training records with `size` pieces and kept in the workdir. Where it is the pretrained
+        # folder's with tokens added to it, their rows are added to the model.
         "tokenizer": {"path": "", "size": 600, "kind": "bpe"},
         "model": model,
         # length: T at most. source_length: S at most, encoder-decoder only. evaluation_size:
@@ -51,18 +54,29 @@ def defaults(task: str) -> ml_collections.ConfigDict:
                   "micro_batches": 1, "evaluation_size": 64},
         # steps: 0 means as many as `epochs` need. validation_records: 0 for all. *_every: in steps,
         # 0 means four evaluations a run, a checkpoint with each. on_nan: stop, or skip the batch.
+        # frozen: patterns, searched in the paths of parameters (`encoder/layer_0/attention/query/kernel`);
+        # what they match stays as it is, as with ("^embedding$", r"encoder/layer_[0-3]/").
         "train": {"epochs": 1.0, "steps": 0, "log_every": 20, "validation_records": 0,
-                  "evaluate_every": 0, "checkpoint_every": 0, "on_nan": "stop"},
+                  "evaluate_every": 0, "checkpoint_every": 0, "on_nan": "stop", "frozen": ()},
+        # With a rank, low-rank adapters of the kernels that the pattern matches are trained in place of
+        # the pretrained weights, and what no checkpoint holds (a new head, new rows) in full: see
+        # models/adapters.py. The workdir keeps these alone, and needs the pretrained folder.
+        "lora": dataclasses.asdict(Lora()),
         "loss": {"label_smoothing": 0.0, "z_loss": 0.0, "chunk_tokens": 0},
         # warmup: steps, or a fraction of the run below 1.
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
                       "final_fraction": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "beta1": 0.9,
                       "beta2": 0.999, "epsilon": 1e-8},
         # method: greedy, sample or beam. length_normalised: divide a label's log-probability by
-        # its number of tokens (decoder form of classification).
-        "decode": {"method": "greedy", "max_new_tokens": 64, "temperature": 1.0, "top_k": 0,
-                   "top_p": 1.0, "beams": 4, "length_penalty": 1.0, "early_stopping": False,
-                   "length_normalised": False},
+        # its number of tokens (decoder form of classification). Filters (temperature to typical_p) act
+        # in sampling; penalties, bad_words and forced tokens always: see decode/process.py. stop: texts
+        # end before these strings (not in beam search). prefix: what an answer has to begin with.
+        # forced_eos: an answer cut at max_new_tokens ends with EOS.
+        "decode": {"method": "greedy", "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
+                   "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
+                   "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
+                   "bad_words": (), "stop": (), "prefix": "", "forced_eos": False, "beams": 4,
+                   "length_penalty": 1.0, "early_stopping": False, "length_normalised": False},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     })
     return config.lock()

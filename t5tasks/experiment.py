@@ -5,6 +5,8 @@ A workdir keeps what a run needs to be read again without the files it came from
 
     config.json   the resolved config          model.json    the model's shape
     tokenizer/    its files                    checkpoints/  see training/checkpoint.py
+
+Only a run with adapters (config.lora) needs the pretrained folder again, for what they are added to.
 """
 
 import dataclasses
@@ -30,8 +32,12 @@ from t5tasks.data import tokenizer as tokenizers
 from t5tasks.data.features import Features, Tokens
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models import config as model_config
+from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model
+from t5tasks.pretrained.resizing import resize
 from t5tasks.tasks.task import Form, Options, Record, Task
+from t5tasks.training import partition as partitions
+from t5tasks.training.partition import Partition
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +79,18 @@ class Experiment:
         """The id that fills batches; any will do, its positions are masked."""
         return self.tokenizer.special.get("pad", 0)
 
+    @property
+    def start(self) -> int | None:
+        """What an encoder-decoder's decoder begins with, where its checkpoint says."""
+        token = self.model.config.start_token
+        return None if token < 0 else token
+
     def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
         """One record's features and tokens, see data.features.features; ids are in the vocabulary."""
         example = self.form.preprocess(record, self.options)
         batch = self.config.batch
         features, tokens, source = feature_functions.features(
-            example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length)
+            example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
         for name in ("tokens", "targets", "source_tokens"):
             if name in features and features[name].size and np.ndim(features[name]):
                 check_ids(features[name], self.model.config.vocabulary, name)
@@ -95,7 +107,8 @@ def check_ids(ids: np.ndarray, vocabulary: int, name: str) -> None:
     if ids.min() < 0 or ids.max() >= vocabulary:
         wrong = int(ids.max() if ids.max() >= vocabulary else ids.min())
         raise ValueError(f"token id {wrong} in {name} is outside the model's vocabulary of "
-                         f"{vocabulary}; is this the model's own tokenizer?")
+                         f"{vocabulary}; is this the model's own tokenizer? (where config.tokenizer.path names it "
+                         "with tokens added, they get rows)")
 
 
 def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Experiment:
@@ -121,8 +134,14 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
     tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()))
-    shape = find_model(config, form, options, tokenizer)
+    shape = find_model(config, form, options, tokenizer, workdir)
     _check_lengths(config, shape)
+    if config.lora.rank and not config.pretrained:
+        raise ValueError(f"config.lora.rank is {config.lora.rank}, but config.pretrained is empty: adapters are added "
+                         "to a checkpoint's weights; name one, or set config.lora.rank to 0")
+    differ = partitions.layers_differ(Model(shape), config.train.frozen, Lora(**config.lora))
+    if differ and shape.layer_loop == "auto":
+        shape = dataclasses.replace(shape, layer_loop="unroll")
     return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh)
 
 
@@ -222,32 +241,90 @@ def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[s
                 yield text
 
 
-def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer
-               ) -> model_config.ModelConfig:
-    """The pretrained folder's model, else one of the config's sizes."""
+def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer,
+               workdir: pathlib.Path | None) -> model_config.ModelConfig:
+    """The model that the workdir began with from a pretrained folder, else the pretrained folder's,
+    else one of the config's sizes."""
     classes = len(options["labels"]) if form.head in ("cls", "token") else None
+    if config.pretrained and workdir is not None and (workdir / "model.json").exists():
+        saved = json.loads((workdir / "model.json").read_text())
+        return model_config.from_mapping(saved | running_settings(config))
     if config.pretrained:
-        return pretrained.read_config(pretrained_folder(config), head=form.head, classes=classes,
-                                      overrides=running_settings(config))
+        shape = pretrained.read_config(pretrained_folder(config), head=form.head, classes=classes,
+                                       overrides=running_settings(config))
+        return dataclasses.replace(shape, vocabulary=_rows(config, shape.vocabulary, tokenizer))
     sizes: dict[str, Any] = {**config.model, "architecture": form.architecture, "head": form.head,
                              "vocabulary": tokenizer.vocabulary_size, "classes": classes or 1}
+    if sizes["pooling"] == "auto":
+        sizes["pooling"] = "first"
     for stack in ("encoder", "decoder"):
         if stack not in form.architecture:
             sizes[f"{stack}_layers"] = 0
     return model_config.from_mapping(sizes)
 
 
+def _rows(config: ml_collections.ConfigDict, rows: int, tokenizer: Tokenizer) -> int:
+    """Rows of the embedding table: the checkpoint's, or more where the config names its tokenizer with
+    tokens added to it. Another tokenizer adds none: its ids would be words to no row."""
+    if not config.tokenizer.path or tokenizer.vocabulary_size <= rows:
+        return rows
+    try:
+        own = tokenizers.load(pretrained_folder(config))
+    except ValueError:  # the folder has none to compare with
+        return rows
+    same = all(own.piece(id) == tokenizer.piece(id) for id in range(min(rows, own.vocabulary_size)))
+    return tokenizer.vocabulary_size if same else rows
+
+
 def load_pretrained(run: Experiment) -> pretrained.Pretrained:
-    """The pretrained folder's weights on the experiment's mesh, under its head."""
+    """The pretrained folder's weights on the experiment's mesh, under its head and with rows for all
+    its tokens.
+
+    Raises:
+      ValueError: the folder cannot be read, or is not the one that the workdir began from.
+    """
     config, shape = run.config, run.model.config
-    return pretrained.load(pretrained_folder(config), head=run.form.head,
-                           classes=shape.classes if shape.head in ("cls", "token") else None,
-                           mesh=run.mesh, overrides=running_settings(config), seed=config.seed)
+    loaded = pretrained.load(pretrained_folder(config), head=run.form.head,
+                             classes=shape.classes if shape.head in ("cls", "token") else None, mesh=run.mesh,
+                             overrides={name: getattr(shape, name) for name in (*RUNNING, *HEAD)}, seed=config.seed)
+    loaded = resize(loaded, shape.vocabulary, config.seed)
+    if loaded.model != run.model:
+        raise ValueError(f"{config.pretrained} is another model than the one that {run.workdir} began from: "
+                         f"{differing(shape, dataclasses.asdict(loaded.model.config))}")
+    return loaded
+
+
+def trained_parts(run: Experiment, base: pretrained.Pretrained | None) -> Partition:
+    """What config.train.frozen and config.lora leave to be trained of the model.
+
+    Args:
+      base: the pretrained weights; with adapters, what is new in them is trained in full.
+    """
+    fresh = [name.partition("[")[0] for name in base.new] if base is not None else ()
+    return partitions.partition(run.model, run.config.train.frozen, Lora(**run.config.lora), fresh)
+
+
+def load_base(run: Experiment, identity: str) -> tuple[pretrained.Pretrained, Partition]:
+    """The weights that the adapters of the workdir are added to, and what is trained of them.
+
+    Raises:
+      ValueError: config.pretrained cannot be read, or has other weights than when the run began.
+    """
+    try:
+        base = load_pretrained(run)
+    except ValueError as error:
+        raise ValueError(f"the checkpoints of {run.workdir} hold adapters alone, which need the weights of "
+                         f"config.pretrained: {error}") from error
+    parts = trained_parts(run, base)
+    if partitions.identity(run.model, parts.split(base.parameters)[1]) != identity:
+        raise ValueError(f"{run.config.pretrained} has other weights than those that the adapters of {run.workdir} "
+                         "were trained on; give config.pretrained the folder with the same ones")
+    return base, parts
 
 
 def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What of config.model applies to a pretrained model too: how it runs, and its new head."""
-    return {name: config.model[name] for name in (*RUNNING, *HEAD)}
+    return {name: config.model[name] for name in (*RUNNING, *HEAD) if config.model[name] != "auto" or name in RUNNING}
 
 
 def pretrained_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
@@ -287,7 +364,8 @@ def read_records(spec: str, task: Task, targets: bool = True) -> Any:
 
 def differing(model: model_config.ModelConfig, saved: Mapping[str, Any]) -> str:
     """The first setting in which a saved model's shape differs, as text; empty where none does."""
-    for name, value in dataclasses.asdict(model).items():
-        if name in saved and saved[name] != value and name not in RUNNING:
-            return f"{name} is {value} in the config, {saved[name]} in the checkpoint"
+    for name, value in plain_options(dataclasses.asdict(model)).items():
+        there = plain_options(saved).get(name, value)
+        if there != value and name not in RUNNING:
+            return f"{name} is {value} in the config, {there} in the checkpoint"
     return ""

@@ -241,6 +241,7 @@ def _tokens(run: Experiment, ids: np.ndarray, roles: Sequence[str], weights: np.
     weights = np.zeros(len(ids)) if weights is None else weights
     # An unknown token is not placed by a task: any text can hold it.
     special = {id for name, id in run.tokenizer.special.items() if name != "unk"}
+    special |= set(run.tokenizer.control.values())
     return tuple(Token(visible(run.tokenizer, int(id)), int(id), role, int(id) in special, float(weight))
                  for id, role, weight in zip(ids, roles, weights, strict=True))
 

@@ -29,6 +29,8 @@ from t5tasks.training import step as training_step
 
 Batch = dict[str, np.ndarray]
 METHODS = ("greedy", "sample", "beam")
+PROCESSORS = ("repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram")
+FILTERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 WINDOW = 32  # batches, in which records of like length stand together
 
 
@@ -42,6 +44,10 @@ class Predictor:
         if settings.method not in METHODS:
             raise ValueError(f"config.decode.method is {settings.method!r}, expected one of "
                              f"{', '.join(METHODS)}")
+        if settings.method == "beam" and settings.stop:
+            raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
+                             "use greedy or sample, or leave it out")
+        self._choice(1)
         self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
         self._classify = jax.jit(
             lambda parameters, inputs: jax.nn.softmax(
@@ -151,9 +157,10 @@ class Predictor:
             return experiment.features(unlabelled)[0]
         example = experiment.form.preprocess(record, experiment.options)
         if example.source:
-            source = feature_functions.tokenise(example.source, experiment.tokenizer, shape.source_length)
+            source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
             check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
-            start = np.asarray([feature_functions.start_id(experiment.tokenizer)], np.int32)
+            first = feature_functions.start_id(experiment.tokenizer) if experiment.start is None else experiment.start
+            start = np.asarray([first], np.int32)
             return {"source_tokens": source.ids, "tokens": start}
         pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
         tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
@@ -184,20 +191,38 @@ class Predictor:
         arguments = (experiment.model.step, parameters, inputs["tokens"], self._lengths(batch), cache)
         ends = {"max_new_tokens": settings.max_new_tokens, "eos": np.asarray([special["eos"]], np.int32),
                 "pad": experiment.pad}
+        choice = self._choice(rows)
         if settings.method == "beam":
             beams = decode.search(*arguments, beams=settings.beams, length_penalty=settings.length_penalty,
-                                  early_stopping=settings.early_stopping, **ends)
+                                  early_stopping=settings.early_stopping, settings=choice, **ends)
             tokens, lengths = beams.tokens[:, 0], beams.lengths[:, 0]
         else:
-            greedy = settings.method == "greedy"
-            choice = decode.settings(rows, temperature=0.0 if greedy else settings.temperature,
-                                     top_k=settings.top_k, top_p=settings.top_p)
-            generated = decode.generate(*arguments, choice, self._keys(indices, rows), **ends)
+            generated = decode.generate(*arguments, choice, self._keys(indices, rows), pieces=self._pieces, **ends)
             tokens, lengths = generated.tokens, generated.lengths
         answers = zip(batch["tokens"][: len(indices)], batch["segments"], self._gather(tokens),
                       self._gather(lengths), strict=False)
-        return [self._continuation(prompt[segments > 0].tolist(), row[:length].tolist())
+        return [decode.cut(self._continuation(prompt[segments > 0].tolist(), row[:length].tolist()), settings.stop)
                 for prompt, segments, row, length in answers]
+
+    def _choice(self, rows: int) -> decode.Settings:
+        """What config.decode says of choosing tokens, for as many rows; ValueError where out of range."""
+        settings, tokenizer = self.experiment.config.decode, self.experiment.tokenizer
+        filters = FILTERS if settings.method == "sample" else ()
+        # A word is spelled otherwise at the start of a text than after a space.
+        words = [tokenizer.encode(text).ids for word in settings.bad_words for text in (word, f" {word}")]
+        return decode.settings(
+            rows, **{name: settings[name] for name in (*filters, *PROCESSORS)},
+            min_new=settings.min_new_tokens, max_new=settings.max_new_tokens,
+            bad_words=[ids for index, ids in enumerate(words) if ids not in words[:index]],
+            forced=tokenizer.encode(settings.prefix).ids if settings.prefix else None,
+            forced_eos=tokenizer.special["eos"] if settings.forced_eos else -1, stop=list(settings.stop),
+            vocabulary=self.experiment.model.config.vocabulary)
+
+    @functools.cached_property
+    def _pieces(self) -> decode.Pieces | None:
+        """The bytes of each token, where stop strings need them."""
+        settings, tokenizer = self.experiment.config.decode, self.experiment.tokenizer
+        return decode.pieces(decode.token_bytes(tokenizer)) if settings.stop else None
 
     def _continuation(self, prompt: list[int], ids: list[int]) -> str:
         """The text that ids add to the prompt: decoded alone, they could lose their leading space."""

@@ -5,7 +5,8 @@ The mesh has three axes: `data` (batch), `fsdp` (batch, and a slice of every wei
 (heads, feed-forward and vocabulary). RULES says for each parameter which axis of the mesh splits
 which of its dimensions: exactly one rule matches a path, and there is no row for "the rest", so
 a new parameter cannot be forgotten. A dimension that its axis does not divide stays whole (four
-key/value heads on eight tensor devices), as grouped-query models need.
+key/value heads on eight tensor devices), as grouped-query models need. An adapter lies as its
+kernel does: A has the kernel's inputs, B its outputs, and the rank is whole on every device.
 """
 
 import re
@@ -22,6 +23,10 @@ BATCH = PartitionSpec(("data", "fsdp"))
 # a first axis of layers, which is never split.
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"^embedding$", ("tensor", "fsdp")),
+    (r"(^|/)patches/kernel$", (None, None, None, "fsdp")),
+    (r"(^|/)patches/(bias|class_token)$", (None,)),
+    (r"^projector/map_\d/kernel$", ("fsdp", "tensor")),
+    (r"^projector/map_\d/bias$", ("tensor",)),
     (r"/(positions|token_types)$", (None, "fsdp")),
     (r"/relative_bias/embedding$", (None, "tensor")),
     (r"/(query|key|value)/kernel$", ("fsdp", "tensor", None)),
@@ -33,6 +38,11 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/feed_forward/down/kernel$", ("tensor", "fsdp")),
     (r"/feed_forward/down/bias$", (None,)),
     (r"_norm/(scale|bias)$", (None,)),
+    (r"/(attention|feed_forward)_scale$", (None,)),
+    (r"/pooling/probe$", (None,)),
+    (r"^(vision/)?head/projection/kernel$", ("fsdp", "tensor")),
+    (r"^head/projection/bias$", ("tensor",)),
+    (r"^head/match_(scale|bias)$", ()),
     (r"^head/words/kernel$", ("fsdp", "tensor")),
     (r"^head/bias$", ("tensor",)),
     (r"^head/(pooler|transform)/kernel$", ("fsdp", "tensor")),
@@ -91,11 +101,16 @@ def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     Raises:
       ValueError: no rule, or more than one, matches; or the rule's rank is not the parameter's.
     """
-    matches = [entry for pattern, entry in RULES if re.search(pattern, name)]
+    kernel = re.sub(r"/lora_[ab]$", "/kernel", name)
+    matches = [entry for pattern, entry in RULES if re.search(pattern, kernel)]
     if len(matches) != 1:
         raise ValueError(f"{len(matches)} sharding rules match parameter {name!r}; expected one "
                          "(see RULES in t5tasks/sharding.py)")
-    spec = (None, *matches[0]) if "/layers/" in f"/{name}" else matches[0]
+    layers = ("/layers/" in f"/{name}") * (None,)
+    spec = (*layers, *matches[0])
+    if kernel != name:  # rank - 1 axes of the kernel's, the first of them or the last
+        axes = len(shape) - len(layers) - 1
+        spec = (*layers, *((*matches[0][:axes], None) if name.endswith("a") else (None, *matches[0][-axes:])))
     if len(spec) != len(shape):
         raise ValueError(f"the sharding rule of {name!r} has {len(spec)} dimensions, the parameter "
                          f"is {shape}")

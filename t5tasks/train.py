@@ -24,9 +24,11 @@ from t5tasks.data import batches
 from t5tasks.experiment import Experiment
 from t5tasks.inference import Predictor
 from t5tasks.training import optimizer as optimizers
+from t5tasks.training import partition as partitions
 from t5tasks.training import state as states
 from t5tasks.training.checkpoint import Checkpoints
 from t5tasks.training.loop import Hooks, NonFiniteLossError, Plan, fit
+from t5tasks.training.partition import Partition
 from t5tasks.training.state import TrainState
 from t5tasks.training.step import make_train_step
 from t5tasks.training.writers import MetricsWriter, ProgressLine
@@ -39,9 +41,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
       ValueError: whatever does not fit, in one line. NonFiniteLossError: the loss diverged.
     """
     if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
-        began, given = (configuration.plain(settings) for settings in (saved, config))
-        kept = ("tokenizer", "pretrained")
-        _check_identity({name: began[name] for name in kept}, {name: given[name] for name in kept})
+        _check_identity(_for_good(saved), _for_good(config))
     run = experiment.build(config, workdir)
     records = experiment.read_records(config.data.train, run.task)
     validation = _head(experiment.read_records(config.data.validation, run.task), config.train.validation_records)
@@ -49,24 +49,27 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     optimizer = optimizers.build(config.optimizer, plan.steps)
     with Checkpoints(workdir / "checkpoints", run.task.metric, run.task.higher_is_better) as checkpoints:
         latest = checkpoints.latest()
-        shapes = states.state_shapes(run.model, optimizer)
         identity = fingerprint(run, plan, len(records))
         if latest is None:
-            state = _first_state(run, optimizer)
+            state, parts = _first_state(run, optimizer)
+            if parts.adapted:
+                identity["base"] = partitions.identity(run.model, state.kept)
             experiment.save(run)
             experiment.write_json(workdir / "environment.json", environment())
         else:
-            _check_identity(checkpoints.run_of(latest)["fingerprint"], identity)
-            state = checkpoints.restore(run.model, shapes, run.mesh, latest)
+            began = checkpoints.run_of(latest)["fingerprint"]
+            _check_identity(began, identity)
+            state, parts = _restored_state(run, optimizer, checkpoints, latest)
+            identity = began
         if int(state.step) >= plan.steps:
             figures = checkpoints.run_of(latest or 0).get("figures", {})
             print(f"{workdir}: finished at step {int(state.step)} of {plan.steps}; {_summary(figures)}")
             return figures
-        return _run(run, records, validation, plan, optimizer, state, checkpoints, identity)
+        return _run(run, records, validation, plan, optimizer, state, parts, checkpoints, identity)
 
 
 def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: Any, state: TrainState,
-         checkpoints: Checkpoints, identity: Mapping[str, Any]) -> dict[str, float]:
+         parts: Partition, checkpoints: Checkpoints, identity: Mapping[str, Any]) -> dict[str, float]:
     config, workdir = run.config, run.workdir
     assert workdir is not None
     data = iter(batches.training_batches(
@@ -90,8 +93,9 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
 
     def evaluate(state: TrainState) -> dict[str, float]:
         check(state)
-        figures = predictor.figures(predictor.evaluate(state.parameters, validation),
-                                    predictor.token_counts(state.parameters, validation))
+        parameters = parts.merge(state.parameters, state.kept)
+        figures = predictor.figures(predictor.evaluate(parameters, validation),
+                                    predictor.token_counts(parameters, validation))
         latest_figures.clear()
         latest_figures.update(figures)
         progress.say(f"step {int(state.step)} validation {_summary(figures, run.task.metric)}")
@@ -100,9 +104,9 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     def save(state: TrainState, metrics: Mapping[str, float] | None) -> None:
         check(state)
         checkpoints.save(run.model, state, {"data": data.get_state(), "fingerprint": identity,
-                                            "figures": dict(latest_figures)}, metrics)
+                                            "figures": dict(latest_figures)}, metrics, parts)
 
-    step = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches),
+    step = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches, parts),
                    donate_argnums=0)
     hooks = Hooks(place=lambda batch: sharding.global_batch(batch, run.mesh), evaluate=evaluate, save=save,
                   learning_rate=optimizers.schedule(config.optimizer, plan.steps))
@@ -157,6 +161,13 @@ def fingerprint(run: Experiment, plan: Plan, records: int) -> dict[str, Any]:
             "optimizer": config["optimizer"]}
 
 
+def _for_good(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The settings that a workdir keeps: what it holds was made with them."""
+    values = configuration.plain(config)
+    return {"tokenizer": values["tokenizer"], "pretrained": values["pretrained"], "lora": values["lora"],
+            "train": {"frozen": values["train"]["frozen"]}}
+
+
 def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> None:
     for name, value in now.items():
         before = saved.get(name)
@@ -167,14 +178,28 @@ def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: st
                              "now; set it back, or use another --workdir")
 
 
-def _first_state(run: Experiment, optimizer: Any) -> TrainState:
-    parameters = None
-    if run.config.pretrained:
-        loaded = experiment.load_pretrained(run)
-        parameters = loaded.parameters
-        if loaded.new:
-            print(f"new parameters, not in {run.config.pretrained}: {', '.join(loaded.new)}", file=sys.stderr)
-    return states.initialise(run.model, optimizer, run.mesh, run.config.seed, parameters)
+def _first_state(run: Experiment, optimizer: Any) -> tuple[TrainState, Partition]:
+    base = experiment.load_pretrained(run) if run.config.pretrained else None
+    if base is not None and base.new:
+        print(f"new parameters, not in {run.config.pretrained}: {', '.join(base.new)}", file=sys.stderr)
+    parts = experiment.trained_parts(run, base)
+    parameters = None if base is None else base.parameters
+    state = states.initialise(run.model, optimizer, run.mesh, run.config.seed, parameters, parts)
+    if parts.kept:
+        trained, kept = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.parameters, state.kept))
+        print(f"training {trained:,} parameters, {kept:,} stay as they are", file=sys.stderr)
+    return state, parts
+
+
+def _restored_state(run: Experiment, optimizer: Any, checkpoints: Checkpoints, step: int
+                    ) -> tuple[TrainState, Partition]:
+    base = None
+    if run.config.lora.rank:
+        base, parts = experiment.load_base(run, checkpoints.run_of(step)["fingerprint"]["base"])
+    else:
+        parts = experiment.trained_parts(run, None)
+    shapes = states.state_shapes(run.model, optimizer, parts)
+    return checkpoints.restore(run.model, shapes, run.mesh, step, parts, base and base.parameters), parts
 
 
 def environment() -> dict[str, Any]:

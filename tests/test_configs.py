@@ -130,3 +130,19 @@ def test_a_built_in_config_takes_a_step(name: str, architecture: str, quick_jit:
     assert int(second.step) == 2
     assert any(not np.array_equal(*pair) for pair in zip(
         jax.tree.leaves(state.parameters), jax.tree.leaves(second.parameters), strict=True))
+
+
+def test_what_a_classifier_reads_is_the_folder_s_to_say_unless_the_config_does():
+    config = configuration.defaults("classification")
+    config.pretrained = str(CHECKOUT / "tests" / "pretrained" / "fixtures" / "modernbert_mean")
+    form = tasks.get("classification").form("encoder")
+
+    def pooling():
+        return experiment.find_model(config, form, {"labels": ("good", "bad")}, None, None).pooling
+
+    assert pooling() == "mean"
+    config.model.pooling = "first"
+    assert pooling() == "first"
+    config.update(pretrained="", model={"pooling": "auto"})
+    sized = type("Sized", (), {"vocabulary_size": 9})
+    assert experiment.find_model(config, form, {"labels": ("good", "bad")}, sized, None).pooling == "first"

@@ -14,7 +14,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from t5tasks import sharding
-from t5tasks.models.config import HEADS, ModelConfig
+from t5tasks.models import adapters
+from t5tasks.models.config import HEADS, ModelConfig, Patches, Vision
 from t5tasks.models.model import Model
 from t5tasks.training import optimizer as optimizers
 from t5tasks.training import state as states
@@ -41,7 +42,8 @@ def _all_configs():
     """
     stacks = itertools.product(("encoder", "decoder", "encoder_decoder"), ("layernorm", "rmsnorm"),
                                ("learned", "rotary", "relative"), ("none",))
-    heads = itertools.product(("encoder",), ("layernorm", "rmsnorm"), ("learned",), HEADS)
+    of_tokens = tuple(head for head in HEADS if head != "match")
+    heads = itertools.product(("encoder",), ("layernorm", "rmsnorm"), ("learned",), of_tokens)
     for architecture, norm, positions, head in (*stacks, *heads):
         more = norm == "layernorm"
         yield ModelConfig(
@@ -50,6 +52,19 @@ def _all_configs():
             final_norm=more, embedding_norm=more, token_types=2 * more, pooler="tanh" if more else "none",
             tied_head=not more, head_bias=more, head_transform=more,
             encoder_layers=int("encoder" in architecture), decoder_layers=int("decoder" in architecture))
+    yield from _configs_with_images()
+
+
+def _configs_with_images():
+    """An encoder of images alone, beside a text encoder, and before a decoder."""
+    sizes = {"vocabulary": 8, "width": 8, "heads": 2, "kv_heads": 2, "head_size": 4, "feed_forward": 8, "max_length": 8}
+    tower = ModelConfig(architecture="encoder", head="none", encoder_layers=1, decoder_layers=0, positions="grid",
+                        norm="layernorm", biases=True, layer_scale=True, patches=Patches(4, 2), **sizes)
+    image = dataclasses.replace(tower, head="pooled", pooling="attention", projection=6)
+    yield tower
+    yield ModelConfig(architecture="encoder", head="match", encoder_layers=1, decoder_layers=0, head_bias=True,
+                      projection=6, vision=Vision(image), **sizes)
+    yield ModelConfig(decoder_layers=1, vision=Vision(tower, "mlp"), **sizes)
 
 
 def test_exactly_one_rule_for_every_parameter_of_every_model():
@@ -65,6 +80,30 @@ def test_exactly_one_rule_for_every_parameter_of_every_model():
         assert len(sharding.parameter_spec(name, shape, mesh)) == len(shape)
         used.update(matching)
     assert used == {pattern for pattern, _ in sharding.RULES}, "a rule that no model needs"
+
+
+def test_an_adapter_lies_as_its_kernel_does():
+    """A as the kernel's inputs, B as its outputs, and the rank whole; also under a first axis of layers."""
+    mesh, seen = _mesh((2, 2, 2)), 0
+    for config in _all_configs():
+        shapes = jax.eval_shape(Model(config).init, jax.random.key(0))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+            name = sharding.path_name(path)
+            if not name.endswith("/kernel"):
+                continue
+            inputs = adapters.input_axes(name)
+            for prefix, axes in ((name, ()), (f"decoder/layers/{name}", (4,))):
+                if axes and "^" in next(pattern for pattern, _ in sharding.RULES if re.search(pattern, name)):
+                    continue  # heads are in no stack
+                spec = tuple(sharding.parameter_spec(prefix, (*axes, *leaf.shape), mesh))[len(axes):]
+                a = sharding.parameter_spec(prefix.replace("kernel", "lora_a"), (*axes, *leaf.shape[:inputs], 3), mesh)
+                b = sharding.parameter_spec(prefix.replace("kernel", "lora_b"), (*axes, 3, *leaf.shape[inputs:]), mesh)
+                whole = (None,) * len(axes)
+                assert tuple(a) == (*whole, *spec[:inputs], None) and tuple(b) == (*whole, None, *spec[inputs:]), name
+            seen += 1
+    assert seen > 100
+    with pytest.raises(ValueError, match="0 sharding rules match parameter 'decoder/layer_0/gate/lora_a'"):
+        sharding.parameter_spec("decoder/layer_0/gate/lora_a", (4, 3), mesh)
 
 
 def test_a_parameter_without_a_rule_is_an_error():

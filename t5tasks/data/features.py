@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from t5tasks.data.tokenizer import Tokenizer
+from t5tasks.data.tokenizer import Encoding, Tokenizer
 
 LossMask = Callable[[Sequence[str]], np.ndarray]
 
@@ -30,9 +30,10 @@ class Piece:
 
     text: str
     role: str
-    special: str = ""  # a name of Tokenizer.special; then text is empty
+    special: str = ""  # a name of Tokenizer.special or a text of Tokenizer.control; then text is empty
     trim: bool = False  # may lose its last tokens where an example is too long
     token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
+    apart: bool = False  # not encoded together with the text before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,17 +86,11 @@ def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> 
     ids: list[int] = []
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
-    run: list[int] = []
-    for index, piece in enumerate([*pieces, None]):
-        if piece is not None and not piece.special:
-            run.append(index)
-            continue
-        _encode_run(run, pieces, tokenizer, ids, owners, spans)
-        run = []
-        if piece is not None:
-            ids.append(special_id(tokenizer, piece.special))
-            owners.append(index)
-            spans.append((0, 0))
+    runs = _runs(pieces)
+    parts = ["".join(pieces[index].text for index in run) if not pieces[run[0]].special
+             else special_id(tokenizer, pieces[run[0]].special) for run in runs]
+    for run, encoding in zip(runs, tokenizer.encode_parts(parts), strict=True):
+        _own(run, pieces, encoding, ids, owners, spans)
     keep = _kept(owners, pieces, length)
     lost: dict[str, int] = {}
     for owner, kept in zip(owners, keep, strict=True):
@@ -115,23 +110,34 @@ def special_id(tokenizer: Tokenizer, name: str) -> int:
     for known in (name, STAND_INS.get(name, name)):
         if known in tokenizer.special:
             return tokenizer.special[known]
+    if name in tokenizer.control:
+        return tokenizer.control[name]
     raise ValueError(f"the tokenizer has no {name!r} token, which this task's form needs; it has "
                      f"{', '.join(sorted(tokenizer.special))}")
 
 
-def _encode_run(
+def _runs(pieces: Sequence[Piece]) -> list[list[int]]:
+    """The indices of the pieces that are encoded as one text; a special token is a run of its own."""
+    runs: list[list[int]] = []
+    for index, piece in enumerate(pieces):
+        alone = piece.special or piece.apart or index == 0 or pieces[index - 1].special
+        if alone:
+            runs.append([index])
+        else:
+            runs[-1].append(index)
+    return runs
+
+
+def _own(
     run: list[int],
     pieces: Sequence[Piece],
-    tokenizer: Tokenizer,
+    encoding: Encoding,
     ids: list[int],
     owners: list[int],
     spans: list[tuple[int, int]],
 ) -> None:
-    """Appends the tokens of neighbouring text pieces, encoded as one text."""
-    if not run:
-        return
+    """Appends a run's tokens, each with the piece that its last character is from."""
     starts = np.cumsum([0] + [len(pieces[index].text) for index in run])
-    encoding = tokenizer.encode("".join(pieces[index].text for index in run))
     for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
         last = max(end - 1, start)
         place = min(int(np.searchsorted(starts, last, side="right")) - 1, len(run) - 1)
@@ -176,9 +182,14 @@ def start_id(tokenizer: Tokenizer) -> int:
 
 
 def features(
-    example: Example, tokenizer: Tokenizer, loss_mask: LossMask, length: int, source_length: int = 0
+    example: Example, tokenizer: Tokenizer, loss_mask: LossMask, length: int, source_length: int = 0,
+    start: int | None = None,
 ) -> tuple[Features, Tokens, Tokens | None]:
     """The arrays one example trains on, not yet padded.
+
+    Args:
+      length, source_length: the most tokens of either side.
+      start: the id that an encoder-decoder's tokens begin with, by default `start_id`.
 
     Returns:
       The features and the tokens (target side, source side) they were made from. Features hold
@@ -200,9 +211,10 @@ def features(
             None,
         )
     if example.source:
-        source = tokenise(example.source, tokenizer, source_length)
+        source = tokenise(example.source, tokenizer.source, source_length)
         tokens = tokenise(example.pieces, tokenizer, length)
-        shifted = np.concatenate([[start_id(tokenizer)], tokens.ids[:-1]]).astype(np.int32)
+        first = start_id(tokenizer) if start is None else start
+        shifted = np.concatenate([[first], tokens.ids[:-1]]).astype(np.int32)
         return (
             {
                 "source_tokens": source.ids,

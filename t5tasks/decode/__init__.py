@@ -4,9 +4,23 @@
 from t5tasks.decode.beam import Beams, search
 from t5tasks.decode.contract import Cache, Score, Step
 from t5tasks.decode.labels import log_probabilities, normalise
-from t5tasks.decode.sample import Generated, generate, keys
+from t5tasks.decode.process import process
+from t5tasks.decode.prompts import from_padded
+from t5tasks.decode.sample import (
+    AT_EOS,
+    AT_LIMIT,
+    AT_STOP,
+    FORBIDDEN,
+    Generated,
+    generate,
+    keys,
+)
 from t5tasks.decode.settings import Settings, settings
+from t5tasks.decode.spelling import token_bytes
+from t5tasks.decode.stops import Pieces, cut, pieces
 from t5tasks.decode.warp import warp
 
-__all__ = ["Beams", "Cache", "Generated", "Score", "Settings", "Step", "generate", "keys",
-           "log_probabilities", "normalise", "search", "settings", "warp"]
+__all__ = ["AT_EOS", "AT_LIMIT", "AT_STOP", "FORBIDDEN", "Beams", "Cache", "Generated", "Pieces",
+           "Score", "Settings", "Step", "cut", "from_padded", "generate", "keys",
+           "log_probabilities", "normalise", "pieces", "process", "search", "settings",
+           "token_bytes", "warp"]

@@ -8,6 +8,8 @@ The semantics are those of transformers 5.23 (`GenerationMixin._beam_search`). A
                         rank         0  1   2  3      a and c live on: the best K that do not end
 
 A score is the sum of log-probabilities, EOS included, over (number of tokens) ** length_penalty.
+Penalties, bans and forced tokens (`process`) act on log-probabilities, which are not normalised
+again: a repetition penalty always multiplies, and a forced token adds 0.
 What has probability 0 is neither a beam nor finished: transformers fills up with such sequences at
 a score near -1e9 when fewer than K exist; here they have score -inf and length 0.
 """
@@ -20,8 +22,11 @@ import jax
 import jax.numpy as jnp
 
 from t5tasks.decode.choose import largest
-from t5tasks.decode.contract import Step, check_request
-from t5tasks.decode.warp import suppress
+from t5tasks.decode.contract import Step, check_request, if_any, known
+from t5tasks.decode.process import is_used, process_all
+from t5tasks.decode.prompts import at_the_end
+from t5tasks.decode.settings import Settings
+from t5tasks.decode.settings import settings as make_settings
 
 STOPPING = {False: 0, True: 1, "never": 2}
 
@@ -57,13 +62,15 @@ class Rules:
 
     length_penalty: jax.Array  # f32[]
     stopping: jax.Array        # int32[]  a value of STOPPING
-    min_new: jax.Array         # int32[B] no EOS before that many tokens
+    settings: Settings         # B rows
+    prompt: jax.Array          # int32[B, T] in `extend` as `prompts.at_the_end` makes it
     eos: jax.Array             # int32[E]
 
 
 def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any, *,
            beams: int, max_new_tokens: int, length_penalty: Any, early_stopping: bool | str,
-           eos: Any, pad: Any, min_new: Any = 0, num_return: int = 1) -> Beams:
+           eos: Any, pad: Any, settings: Settings | None = None, num_return: int = 1,
+           keep_cache: bool = False) -> Beams:
     """The `num_return` best of `beams` sequences that follow each prompt.
 
     The prompts are read once, at batch B; the cache is then taken to B x K rows. Compiles once for
@@ -72,15 +79,16 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
     Args:
       step: see `contract.Step`; hashable, the same object from call to call.
       prompt: int32[B, T], padded on the right; prompt_lengths: int32[B], each 1 .. T.
-      cache: B rows with room for T + max_new_tokens.
+      cache: B rows with room for T + max_new_tokens; used up unless keep_cache is set.
       length_penalty: above 0 favours longer sequences, 0 compares plain sums.
       early_stopping: when a row is done. True: when K sequences are finished. False: when K are
         and the best beam, at its present length, does not beat the worst of them. "never": as
         False, but at the greatest length if length_penalty is above 0.
       eos: int32[E], ids that end a text; ids below 0 name no token, and E may be 0. pad: id.
-      min_new: int or int32[B], tokens before which EOS has probability 0 (the others' stay).
+      settings: B rows whose penalties, bans, forced tokens, min_new and max_new act on each beam.
 
-    Raises: ValueError where shapes or ranges are wrong or the cache is too small.
+    Raises: ValueError where shapes or ranges are wrong, the cache is too small, or the settings
+      draw at random or have stop strings.
     """
     check_request(prompt, prompt_lengths, cache, max_new_tokens)
     if beams < 1 or not 1 <= num_return <= beams:
@@ -89,37 +97,63 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
     if not isinstance(early_stopping, bool | str) or early_stopping not in STOPPING:
         raise ValueError(f"early_stopping is {early_stopping!r}, expected False, True or 'never'.")
     batch = prompt.shape[0]
+    settings = make_settings(batch) if settings is None else settings
+    _check_settings(settings, batch)
     rules = Rules(
         length_penalty=jnp.asarray(length_penalty, jnp.float32),
-        stopping=jnp.asarray(STOPPING[early_stopping], jnp.int32),
-        min_new=jnp.broadcast_to(jnp.asarray(min_new, jnp.int32), (batch,)),
-        eos=jnp.asarray(eos, jnp.int32).reshape(-1))
-    found = _search(step, params, prompt, prompt_lengths, cache, rules,
-                    jnp.asarray(pad, jnp.int32), beams=beams, max_new_tokens=max_new_tokens)
+        stopping=jnp.asarray(STOPPING[early_stopping], jnp.int32), settings=settings,
+        prompt=jnp.asarray(prompt, jnp.int32), eos=jnp.asarray(eos, jnp.int32))
+    run_search = _search if keep_cache else _search_in_place
+    found, _ = run_search(step, params, prompt, prompt_lengths, cache, rules,
+                          jnp.asarray(pad, jnp.int32), beams=beams, max_new_tokens=max_new_tokens)
     return jax.tree.map(lambda array: array[:, :num_return], found)
 
 
-@partial(jax.jit, static_argnames=("step", "beams", "max_new_tokens"))
-def _search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-            rules: Rules, pad: jax.Array, *, beams: int, max_new_tokens: int) -> Beams:
+def _check_settings(settings: Settings, batch: int) -> None:
+    if settings.temperature.shape != (batch,):
+        raise ValueError(f"settings are for {settings.temperature.shape} sequences, the prompt "
+                         f"has {batch} rows; make them with settings({batch}, ...).")
+    temperature, stops = known(settings.temperature), known(settings.stop_ends)
+    if any(array is not None and array.any() for array in (temperature, stops)):
+        raise ValueError("settings have a temperature or stop strings, which beam search does not "
+                         "know; use generate, or leave them out.")
+
+
+def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
+         rules: Rules, pad: jax.Array, *, beams: int, max_new_tokens: int) -> tuple[Beams, Any]:
     batch = prompt.shape[0]
-    logits, cache = step(params, prompt, prompt_lengths, cache)
-    state, _ = extend(start(batch, beams, max_new_tokens), logits[:, None], rules)
+    logits, prompt_cache = step(params, prompt, prompt_lengths, cache)
+    rules = dataclasses.replace(rules, prompt=at_the_end(prompt, prompt_lengths),
+                                eos=rules.eos.reshape(-1))
     first_rows = jnp.arange(batch, dtype=jnp.int32)[:, None]
-    cache = cache.take(jnp.repeat(first_rows[:, 0], beams))
+    rows = jnp.repeat(first_rows[:, 0], beams)
 
-    def advance(carry: tuple[State, Any]) -> tuple[State, Any]:
-        state, cache = carry
-        last = jax.lax.dynamic_index_in_dim(state.beams, state.count - 1, axis=2, keepdims=False)
-        counts = jnp.repeat(state.open.astype(jnp.int32), beams)
-        logits, cache = step(params, last.reshape(-1, 1), counts, cache)
+    def advance(carry: tuple[jax.Array, State, Any]) -> tuple[jax.Array, State, Any]:
+        logits, state, cache = carry
         state, parents = extend(state, logits.reshape(batch, beams, -1), rules)
-        return state, cache.reorder((first_rows * beams + parents).reshape(-1))
 
-    state, _ = jax.lax.while_loop(
-        lambda carry: jnp.any(carry[0].open) & (carry[0].count < max_new_tokens),
-        advance, (state, cache))
-    return Beams(_fill(state, rules.eos, pad), state.lengths, state.scores)
+        def feed(read: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            cache = read[1].reorder((first_rows * beams + parents).reshape(-1))
+            last = jax.lax.dynamic_index_in_dim(state.beams, state.count - 1, axis=2, keepdims=False)
+            counts = jnp.repeat(state.open.astype(jnp.int32), beams)
+            logits, cache = step(params, last.reshape(-1, 1), counts, cache)
+            return logits.astype(jnp.float32), cache
+
+        grows = state.open & (state.count < max_new_tokens)
+        logits, cache = if_any(grows, feed, (logits, cache))
+        return logits, state, cache
+
+    begun = (logits[rows].astype(jnp.float32), start(batch, beams, max_new_tokens),
+             prompt_cache.take(rows))
+    _, state, _ = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[1].open) & (carry[1].count < max_new_tokens), advance, begun)
+    return Beams(_fill(state, rules.eos, pad), state.lengths, state.scores), prompt_cache
+
+
+_STATIC = ("step", "beams", "max_new_tokens")
+_search = partial(jax.jit, static_argnames=_STATIC)(_run)
+# The prompts' cache comes out again, so that the memory that came in can hold it.
+_search_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run)
 
 
 def start(batch: int, beams: int, max_new_tokens: int) -> State:
@@ -135,20 +169,17 @@ def start(batch: int, beams: int, max_new_tokens: int) -> State:
 
 
 def extend(state: State, logits: jax.Array, rules: Rules) -> tuple[State, jax.Array]:
-    """One token more, from logits float[B, K, V] of the beams ([B, 1, V] while there is one).
+    """One token more, from logits f32[B, K, V] of the beams.
 
     Returns: (state, parents int32[B, K]: the beam that each beam continues).
     """
-    logits = logits.astype(jnp.float32)
-    _, given, vocabulary = logits.shape
     beams, limit = state.beams.shape[1:]
-    shifts = jax.nn.logsumexp(logits, axis=-1)  # before EOS is taken out: the others keep theirs
-    too_early = jnp.repeat(state.count < rules.min_new, given)
-    logits = suppress(logits.reshape(-1, vocabulary), rules.eos, too_early).reshape(logits.shape)
-    sums, parents, tokens = largest(logits, shifts, state.sums[:, :given],
+    logits, shifts = _processed(state, logits, rules)
+    sums, parents, tokens = largest(logits, shifts, state.sums,
                                     (1 + max(1, rules.eos.shape[0])) * beams)
     count = state.count + 1
-    ends = jnp.any(tokens[..., None] == rules.eos, axis=-1) | (count >= limit)
+    at_limit = count >= jnp.minimum(rules.settings.max_new, limit)
+    ends = jnp.any(tokens[..., None] == rules.eos, axis=-1) | at_limit[:, None]
     grown = jnp.take_along_axis(state.beams, parents[..., None], axis=1)
     grown = jax.lax.dynamic_update_index_in_dim(grown, tokens, state.count, axis=2)
 
@@ -159,6 +190,24 @@ def extend(state: State, logits: jax.Array, rules: Rules) -> tuple[State, jax.Ar
         beams=jnp.take_along_axis(grown, order[..., None], axis=1))
     state = dataclasses.replace(state, open=state.open & ~_settled(state, rules))
     return state, jnp.take_along_axis(parents, order, axis=1)
+
+
+def _processed(state: State, logits: jax.Array, rules: Rules) -> tuple[jax.Array, jax.Array]:
+    """(f32[B, K, V], f32[B, K]): what to rank, and what to take off it for log-probabilities."""
+    batch, beams, vocabulary = logits.shape
+    shifts = jax.nn.logsumexp(logits, axis=-1)
+    tokens = state.beams.reshape(batch * beams, -1)
+    counts = jnp.full(batch, state.count)
+
+    def act() -> tuple[jax.Array, jax.Array]:
+        settings, prompt = jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0),
+                                        (rules.settings, rules.prompt))
+        logprobs = (logits - shifts[..., None]).reshape(-1, vocabulary)
+        ranked = process_all(logprobs, settings, prompt, tokens, jnp.repeat(counts, beams), rules.eos)
+        return ranked.reshape(logits.shape), jnp.zeros_like(shifts)
+
+    used = is_used(rules.settings, state.beams[:, 0], counts)
+    return jax.lax.cond(used, act, lambda: (logits, shifts))
 
 
 def _finish(state: State, grown: jax.Array, sums: jax.Array, ends: jax.Array, count: jax.Array,
@@ -178,7 +227,7 @@ def _finish(state: State, grown: jax.Array, sums: jax.Array, ends: jax.Array, co
 
 def _settled(state: State, rules: Rules) -> jax.Array:
     """bool[B]: rows whose finished sequences will not change."""
-    limit = state.beams.shape[2]
+    limit = jnp.minimum(rules.settings.max_new, state.beams.shape[2])
     best, worst = state.sums[:, 0], state.scores[:, -1]
     hopeful = (rules.stopping == STOPPING["never"]) & (rules.length_penalty > 0)
     length = jnp.where(hopeful, limit, state.count).astype(jnp.float32)

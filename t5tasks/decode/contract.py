@@ -9,12 +9,15 @@ the ones held:
     counts  = [3, 1]             [7, 0, 0]]                       [7]]
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 CacheType = TypeVar("CacheType", bound="Cache")
+Carry = TypeVar("Carry")
 
 
 class Cache(Protocol):
@@ -94,3 +97,13 @@ def known(array: Any) -> np.ndarray | None:
     if isinstance(array, jax.core.Tracer) or not getattr(array, "is_fully_addressable", True):
         return None
     return np.asarray(array)
+
+
+def if_any(rows: jax.Array, function: Callable[[Carry], Carry], carry: Carry) -> Carry:
+    """function(carry) where one of rows bool[B] is set, else carry.
+
+    A loop of one turn or none, which works in the memory of what it carries: `cond` may copy it.
+    """
+    once = jax.lax.while_loop(lambda state: state[0], lambda state: (jnp.zeros((), bool), function(state[1])),
+                              (jnp.any(rows), carry))
+    return once[1]

@@ -9,25 +9,46 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5tasks.decode.choose import draw, first_largest
-from t5tasks.decode.contract import Step, check_request
+from t5tasks.decode import stops
+from t5tasks.decode.choose import draw, first_largest, largest
+from t5tasks.decode.contract import Step, check_request, if_any, known
+from t5tasks.decode.process import process
+from t5tasks.decode.prompts import at_the_end
 from t5tasks.decode.settings import Settings
-from t5tasks.decode.warp import suppress, warp
+from t5tasks.decode.stops import Pieces
+from t5tasks.decode.warp import warp
+
+AT_LIMIT, AT_EOS, AT_STOP, FORBIDDEN = range(4)  # why a text ended; FORBIDDEN: no token was allowed
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Generated:
-    """What follows each prompt.
+    """What follows each prompt; with n samples a prompt, B counts these, a prompt's side by side.
 
         tokens  = [[17, 4, 1, 0, 0],   EOS 1, pad 0
                    [ 9, 8, 7, 6, 5]]
         lengths = [3, 5]               EOS counts
     """
 
-    tokens: jax.Array    # int32[B, N]  pad after the end
-    lengths: jax.Array   # int32[B]     tokens written, EOS included
-    logprobs: jax.Array  # f32[B, N]    the model's own, before any setting acts; 0 after the end
+    tokens: jax.Array        # int32[B, N]     pad after the end
+    lengths: jax.Array       # int32[B]        tokens written, EOS or a stop string's last included
+    logprobs: jax.Array      # f32[B, N]       the model's own, before any setting acts; 0 after the end
+    reasons: jax.Array       # int32[B]        AT_LIMIT, AT_EOS, AT_STOP or FORBIDDEN
+    top_tokens: jax.Array    # int32[B, N, A]  the model's own most probable, the best first; 0 after the end
+    top_logprobs: jax.Array  # f32[B, N, A]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What stays the same while sequences grow."""
+
+    settings: Settings     #              B rows
+    keys: jax.Array        # uint32[B, 2]
+    prompt: jax.Array      # int32[B, T]  as `prompts.at_the_end` makes it
+    eos: jax.Array         # int32[E]
+    pieces: Pieces | None  #              None: there are no stop strings
 
 
 @jax.tree_util.register_dataclass
@@ -35,98 +56,168 @@ class Generated:
 class State:
     """Sequences under way; rows need not have begun together."""
 
-    tokens: jax.Array    # int32[B, N]  written so far, pad elsewhere
-    logprobs: jax.Array  # f32[B, N]
-    lengths: jax.Array   # int32[B]     written so far
+    written: Generated   # so far
     last: jax.Array      # int32[B]     the newest token, not yet fed to the model
     ended: jax.Array     # bool[B]
+    progress: jax.Array  # bool[B, S]   of the stop strings, see `stops`
     cache: Any           #              B rows
 
 
-def keys(seeds: Any) -> jax.Array:
-    """uint32[B, 2]: the PRNG key of each sequence from its own seed, int[B]."""
-    return jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed, impl="threefry2x32")))(
-        jnp.asarray(seeds))
+def keys(seeds: Any, samples: int = 1) -> jax.Array:
+    """uint32[B * samples, 2]: the PRNG key of each sequence from its own seed, int[B].
+
+    The first sample of a seed is what the seed gives alone; the others' keys are folded from it.
+    """
+    seeds = np.asarray(seeds)
+    return _keys(jnp.asarray(np.repeat(seeds, samples)),
+                 jnp.asarray(np.tile(np.arange(samples, dtype=np.uint32), seeds.size)))
+
+
+@jax.jit
+def _keys(seeds: jax.Array, samples: jax.Array) -> jax.Array:
+    def one(seed: jax.Array, sample: jax.Array) -> jax.Array:
+        key = jax.random.key(seed, impl="threefry2x32")
+        folded = jax.random.key_data(jax.random.fold_in(key, sample))
+        return jnp.where(sample > 0, folded, jax.random.key_data(key))
+
+    return jax.vmap(one)(seeds, samples)
 
 
 def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-             settings: Settings, keys: jax.Array, *, max_new_tokens: int, eos: Any,
-             pad: Any) -> Generated:
-    """Continues each prompt until EOS, its own max_new, or max_new_tokens.
+             settings: Settings, keys: jax.Array, *, max_new_tokens: int, eos: Any, pad: Any,
+             samples: int = 1, alternatives: int = 0, pieces: Pieces | None = None,
+             keep_cache: bool = False) -> Generated:
+    """Continues each prompt until EOS, a stop string, its own max_new, or max_new_tokens.
 
     One forward pass over the prompts, then a loop on the device until every sequence has ended. A
     sequence's text depends on its prompt, its settings and its key only, never on its batch-mates.
-    Compiles once for each step, max_new_tokens and shape; works within a `jax.jit` of the caller's
-    too, who may then donate the cache.
+    Compiles once for each step, max_new_tokens, samples, alternatives and shape; works within a
+    `jax.jit` of the caller's too, who may then donate the cache.
 
     Args:
       step: see `contract.Step`; hashable, the same object from call to call.
-      prompt: int32[B, T], padded on the right; prompt_lengths: int32[B], each 1 .. T.
-      cache: B rows with room for T + max_new_tokens.
-      settings: B rows (`settings.settings`); keys: uint32[B, 2] (`keys`), unused by greedy rows.
+      prompt: int32[P, T], padded on the right (`prompts.from_padded`); prompt_lengths: int32[P],
+        each 1 .. T.
+      cache: P rows with room for T + max_new_tokens. With one sample it is used up, so that the
+        loop works in its memory, unless keep_cache is set.
+      settings: B = P * samples rows (`settings.settings`).
+      keys: uint32[B, 2] (`keys`), unused by greedy rows.
       eos: int32[E], ids that end a text; ids below 0 name no token, and E may be 0. pad: id.
+      samples: sequences of each prompt, which is read once.
+      alternatives: most probable tokens to report with each token.
+      pieces: the bytes of the tokens (`stops.pieces`), needed where settings have stop strings.
 
-    Raises: ValueError where shapes disagree or the cache is too small.
+    Raises: ValueError where shapes disagree, the cache is too small, or pieces are missing.
     """
     check_request(prompt, prompt_lengths, cache, max_new_tokens)
-    batch = prompt.shape[0]
+    if samples < 1 or alternatives < 0:
+        raise ValueError(f"samples is {samples} and alternatives {alternatives}, expected at least "
+                         "1 and 0.")
+    batch = prompt.shape[0] * samples
     if settings.temperature.shape != (batch,):
-        raise ValueError(f"settings are for {settings.temperature.shape} sequences, the prompt "
-                         f"has {batch} rows; make them with settings({batch}, ...).")
+        raise ValueError(f"settings are for {settings.temperature.shape} sequences, the request "
+                         f"has {batch}; make them with settings({batch}, ...).")
     if np.shape(keys) != (batch, 2):
         raise ValueError(f"keys have shape {np.shape(keys)}, expected [{batch}, 2], one PRNG key "
-                         "a row; make them with keys(seeds).")
-    return _generate(step, params, prompt, prompt_lengths, cache, settings, keys,
-                     jnp.asarray(eos, jnp.int32).reshape(-1), jnp.asarray(pad, jnp.int32),
-                     max_new_tokens=max_new_tokens)
+                         "a sequence; make them with keys(seeds, samples).")
+    ends = known(settings.stop_ends)
+    if pieces is None and ends is not None and ends.any():
+        raise ValueError("settings have stop strings, which need the bytes of the tokens; pass "
+                         "pieces=decode.pieces(decode.token_bytes(tokenizer)).")
+    run = _generate if keep_cache or samples > 1 else _generate_in_place
+    generated, _ = run(
+        step, params, prompt, prompt_lengths, cache, settings, keys,
+        jnp.asarray(eos, jnp.int32), pad, pieces,
+        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives)
+    return generated
 
 
-@partial(jax.jit, static_argnames=("step", "max_new_tokens"))
-def _generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-              settings: Settings, keys: jax.Array, eos: jax.Array, pad: jax.Array, *,
-              max_new_tokens: int) -> Generated:
+def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
+         settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
+         pieces: Pieces | None, *, max_new_tokens: int, samples: int, alternatives: int
+         ) -> tuple[Generated, Any]:
     logits, cache = step(params, prompt, prompt_lengths, cache)
-    begun = append(start(prompt.shape[0], max_new_tokens, pad, cache), logits, settings, keys, eos)
+    seen = at_the_end(prompt, prompt_lengths)
+    if samples > 1:
+        rows = jnp.repeat(jnp.arange(prompt.shape[0], dtype=jnp.int32), samples)
+        logits, seen, cache = logits[rows], seen[rows], cache.take(rows)
+    request = Request(settings, keys, seen, eos.reshape(-1), pieces)
+    begun = start(request, max_new_tokens, alternatives, pad, cache)
 
-    def advance(state: State) -> State:
-        logits, cache = step(params, state.last[:, None], (~state.ended).astype(jnp.int32),
-                             state.cache)
-        return append(dataclasses.replace(state, cache=cache), logits, settings, keys, eos)
+    def advance(carry: tuple[jax.Array, State]) -> tuple[jax.Array, State]:
+        logits, state = carry
+        state = append(state, logits, request)
 
-    state = jax.lax.while_loop(lambda state: ~jnp.all(state.ended), advance, begun)
-    return Generated(state.tokens, state.lengths, state.logprobs)
+        def feed(read: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            counts = (~state.ended).astype(jnp.int32)
+            logits, cache = step(params, state.last[:, None], counts, read[1])
+            return logits.astype(jnp.float32), cache
+
+        logits, cache = if_any(~state.ended, feed, (logits, state.cache))
+        return logits, dataclasses.replace(state, cache=cache)
+
+    _, state = jax.lax.while_loop(lambda carry: ~jnp.all(carry[1].ended), advance,
+                                  (logits.astype(jnp.float32), begun))
+    return state.written, state.cache if samples == 1 else None
 
 
-def start(batch: int, max_new_tokens: int, pad: jax.Array, cache: Any) -> State:
+_STATIC = ("step", "max_new_tokens", "samples", "alternatives")
+_generate = partial(jax.jit, static_argnames=_STATIC)(_run)
+# The cache comes out again, so that the memory that came in can hold it.
+_generate_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run)
+
+
+def start(request: Request, max_new_tokens: int, alternatives: int, pad: Any, cache: Any
+          ) -> State:
     """Sequences without a token yet."""
+    batch = request.keys.shape[0]
+    tops = (batch, max_new_tokens, alternatives)
     return State(
-        tokens=jnp.full((batch, max_new_tokens), pad, jnp.int32),
-        logprobs=jnp.zeros((batch, max_new_tokens), jnp.float32),
-        lengths=jnp.zeros(batch, jnp.int32),
+        written=Generated(
+            tokens=jnp.full((batch, max_new_tokens), pad, jnp.int32),
+            lengths=jnp.zeros(batch, jnp.int32),
+            logprobs=jnp.zeros((batch, max_new_tokens), jnp.float32),
+            reasons=jnp.full(batch, AT_LIMIT, jnp.int32),
+            top_tokens=jnp.zeros(tops, jnp.int32),
+            top_logprobs=jnp.zeros(tops, jnp.float32)),
         last=jnp.full(batch, pad, jnp.int32),
         ended=jnp.zeros(batch, bool),
+        progress=stops.none_yet(request.settings),
         cache=cache)
 
 
-def append(state: State, logits: jax.Array, settings: Settings, keys: jax.Array,
-           eos: jax.Array) -> State:
-    """Chooses a token from logits[B, V] for every sequence that has not ended, and writes it."""
-    logits = logits.astype(jnp.float32)
-    allowed = suppress(logits, eos, state.lengths < settings.min_new)
-    token = choose(allowed, settings, keys, state.lengths)
-    logprob = (jnp.take_along_axis(logits, token[:, None], axis=-1)[:, 0]
-               - jax.nn.logsumexp(logits, axis=-1))
-    rows, width = jnp.arange(token.shape[0]), state.tokens.shape[1]
-    slots = jnp.where(state.ended, width, state.lengths)  # past the end: not written
-    lengths = state.lengths + ~state.ended
-    full = lengths >= jnp.minimum(settings.max_new, width)
+def append(state: State, logits: jax.Array, request: Request) -> State:
+    """Chooses a token from logits f32[B, V] for every sequence that has not ended, and writes it."""
+    out, settings = state.written, request.settings
+    allowed = process(logits, settings, request.prompt, out.tokens, out.lengths, request.eos)
+    token = choose(allowed, settings, request.keys, out.lengths)
+    of_token = partial(jnp.take_along_axis, indices=token[:, None], axis=-1)
+    # Where nothing is allowed, the text ends without a token: any would break a rule.
+    forbidden = of_token(allowed)[:, 0] == -jnp.inf
+    rows, width = jnp.arange(token.shape[0]), out.tokens.shape[1]
+    writes = ~state.ended & ~forbidden
+    slots = jnp.where(writes, out.lengths, width)  # past the end: not written
+    totals = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+    logprob = of_token(logits) - totals
+    lengths = out.lengths + writes
+    ends = {FORBIDDEN: forbidden, AT_EOS: jnp.any(token[:, None] == request.eos, axis=-1)}
+    progress = state.progress
+    if request.pieces is not None:
+        progress, ends[AT_STOP] = stops.read(progress, token, settings, request.pieces)
+    ends[AT_LIMIT] = lengths >= jnp.minimum(settings.max_new, width)
+    reason = jnp.select(list(ends.values()), [jnp.asarray(code) for code in ends], AT_LIMIT)
+    out = dataclasses.replace(
+        out, tokens=out.tokens.at[rows, slots].set(token, mode="drop"), lengths=lengths,
+        logprobs=out.logprobs.at[rows, slots].set(logprob[:, 0], mode="drop"),
+        reasons=jnp.where(state.ended, out.reasons, reason.astype(jnp.int32)))
+    if count := out.top_tokens.shape[-1]:
+        values, _, tokens = largest(logits[:, None], totals, jnp.zeros_like(totals), count)
+        out = dataclasses.replace(
+            out, top_tokens=out.top_tokens.at[rows, slots].set(tokens, mode="drop"),
+            top_logprobs=out.top_logprobs.at[rows, slots].set(values, mode="drop"))
     return dataclasses.replace(
-        state,
-        tokens=state.tokens.at[rows, slots].set(token, mode="drop"),
-        logprobs=state.logprobs.at[rows, slots].set(logprob, mode="drop"),
-        lengths=lengths,
-        last=jnp.where(state.ended, state.last, token),
-        ended=state.ended | full | jnp.any(token[:, None] == eos, axis=-1))
+        state, written=out, last=jnp.where(writes, token, state.last), progress=progress,
+        ended=state.ended | jnp.any(jnp.stack(list(ends.values())), axis=0))
 
 
 def choose(logits: jax.Array, settings: Settings, keys: jax.Array,

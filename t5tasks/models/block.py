@@ -76,6 +76,10 @@ class Block(nn.Module):
         if self.cross:
             self.cross_attention, self.cross_attention_norm = Attention(c), Norm(c)
         self.feed_forward, self.feed_forward_norm = FeedForward(c), Norm(c)
+        if c.layer_scale:
+            self.attention_scale, self.feed_forward_scale = (
+                self.param(f"{name}_scale", nn.initializers.ones, (c.width,), jnp.float32)
+                for name in ("attention", "feed_forward"))
         self.dropout = nn.Dropout(c.dropout)
 
     def __call__(self, x: jax.Array, around: Surroundings, slides: bool | jax.Array = False,
@@ -91,7 +95,12 @@ class Block(nn.Module):
                 keys = cache_functions.write(cached.keys, keys, around.write_starts)
                 values = cache_functions.write(cached.values, values, around.write_starts)
                 cached = dataclasses.replace(cached, keys=keys, values=values)
-            return self.attention.attend(y, keys, values, sight.mask, sight.rotation, bias)
+            attended = self.attention.attend(y, keys, values, sight.mask, sight.rotation, bias)
+            return attended * self.attention_scale.astype(y.dtype) if c.layer_scale else attended
+
+        def feed(y: jax.Array) -> jax.Array:
+            fed = self.feed_forward(y)
+            return fed * self.feed_forward_scale.astype(y.dtype) if c.layer_scale else fed
 
         def attend_across(y: jax.Array) -> jax.Array:
             assert around.memory_mask is not None
@@ -103,14 +112,14 @@ class Block(nn.Module):
             return self.cross_attention.attend(y, keys, values, around.memory_mask)
 
         if c.parallel:
-            attended, fed = attend(self.attention_norm(x)), self.feed_forward(self.feed_forward_norm(x))
+            attended, fed = attend(self.attention_norm(x)), feed(self.feed_forward_norm(x))
             return x + self._dropped(attended) + self._dropped(fed), cached
         sandwich = c.norm_placement == "sandwich"
         x = self._residual(x, attend, self.attention_norm if c.first_norm or not self.first else None,
                            self.attention_output_norm if sandwich else None)
         if self.cross:
             x = self._residual(x, attend_across, self.cross_attention_norm)
-        return self._residual(x, self.feed_forward, self.feed_forward_norm,
+        return self._residual(x, feed, self.feed_forward_norm,
                               self.feed_forward_output_norm if sandwich else None), cached
 
     def project_memory(self, memory: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -24,6 +24,9 @@ class Cache:
     memory_keys: tuple[jax.Array, ...] = ()  # L of float[B, S, K, H], encoder-decoder only
     memory_values: tuple[jax.Array, ...] = ()
     memory_segments: jax.Array | None = None  # int32[B, S], 0 where padding
+    image_features: jax.Array | None = None  # float[B, I * P, D], of the images that the prompt will name
+    image_features_used: jax.Array | None = None  # int32[B]
+    prefix_lengths: jax.Array | None = None  # int32[B], slots that all see, where a prompt is a prefix
 
     @property
     def capacity(self) -> int:

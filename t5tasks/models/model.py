@@ -26,6 +26,12 @@ class Model:
     default all 1), positions (by default 0, 1, 2 ...) and token_types of that shape; for an
     encoder-decoder source_tokens[B, S], source_segments, source_positions, and tokens are the
     decoder's. Token ids must lie in [0, V): check on the host, indexing on a device is silent.
+
+    An encoder of images takes images f32[B, height, width, channels] alone. A decoder that sees
+    images takes, beside its tokens, images f32[B, I, height, width, channels], whose features go
+    to the image tokens of their row in order (rows with fewer images leave the last ones unused,
+    a batch of text alone leaves `images` out), and prefix bool[B, T], tokens that earlier ones see
+    too. The head `match` takes images f32[M, height, width, channels].
     """
 
     config: ModelConfig
@@ -33,7 +39,13 @@ class Model:
     def init(self, key: jax.Array) -> Parameters:
         """Fresh f32 parameters from a PRNG key, the same numbers in either layer form."""
         unrolled = dataclasses.replace(self.config, layer_loop="unroll")
-        inputs = {"tokens": jnp.zeros((1, 2), jnp.int32)}
+        inputs: Inputs = {"tokens": jnp.zeros((1, 2), jnp.int32)}
+        tower = self.config.vision.tower if self.config.vision is not None else self.config
+        if tower.patches is not None:
+            side = tower.patches.image_size
+            shape = (1, side, side, tower.patches.channels)
+            among_tokens = self.config.vision is not None and self.config.vision.projector != "none"
+            inputs["images"] = jnp.zeros((1, *shape) if among_tokens else shape, jnp.float32)
         if self.config.architecture == "encoder_decoder":
             inputs["source_tokens"] = jnp.zeros((1, 2), jnp.int32)
         parameters = Transformer(unrolled).init(key, inputs)["params"]
@@ -59,7 +71,7 @@ class Model:
     def logits(self, parameters: Parameters, hidden: jax.Array, inputs: Inputs | None = None,
                dropout_key: jax.Array | None = None) -> jax.Array:
         """The head's logits of hidden states: lm float[B, T, V], cls [B, C], token [B, T, C],
-        span [B, 2, T]; head `none` returns float[B, T, D] as it came."""
+        span [B, 2, T], pooled [B, E], match f32[M, B]; head `none` returns float[B, T, D] as it came."""
         return self._call("logits", parameters, hidden, inputs, dropout_key=dropout_key)
 
     def apply(self, parameters: Parameters, inputs: Inputs, dropout_key: jax.Array | None = None
@@ -69,11 +81,26 @@ class Model:
 
     def start(self, parameters: Parameters, batch: int, capacity: int, inputs: Inputs | None = None
               ) -> Cache:
-        """An empty cache for `batch` rows of up to `capacity` tokens; encodes the source, if any."""
+        """An empty cache for `batch` rows of up to `capacity` tokens; encodes the source or images, if any.
+
+        Images (of `inputs`) wait in the cache for the image tokens of the first steps. Where the
+        inputs have a prefix, bool[B, T] (with segments, if there is padding), it must begin the row,
+        and one step must read it whole.
+        """
         c = self.config
         cache = cache_functions.empty(batch, capacity, c.decoder_layers, c.kv_heads, c.head_size,
                                       compute_dtype(c))
-        if c.architecture != "encoder_decoder" or inputs is None:
+        if inputs is None:
+            return cache
+        if c.vision is not None:
+            prefix = inputs.get("prefix")
+            if prefix is not None and "segments" in inputs:
+                prefix = prefix & (inputs["segments"] > 0)
+            return dataclasses.replace(
+                cache, image_features=self._call("see", parameters, inputs),
+                image_features_used=jnp.zeros(batch, jnp.int32),
+                prefix_lengths=None if prefix is None else jnp.sum(prefix, axis=1, dtype=jnp.int32))
+        if c.architecture != "encoder_decoder":
             return cache
         memory = self._call("encode", parameters, inputs)
         projected = [self._project_memory(parameters, layer, memory) for layer in range(c.decoder_layers)]
@@ -112,6 +139,10 @@ class Model:
     def _extend(self, parameters: Parameters, tokens: jax.Array, counts: jax.Array, cache: Cache
                 ) -> tuple[jax.Array, Cache]:
         hidden, layers = self._call("extend", self.unrolled_form(parameters), tokens, cache)
+        if cache.image_features_used is not None and self.config.vision is not None:
+            valid = jnp.arange(tokens.shape[1]) < counts[:, None]
+            here = jnp.sum(valid & (tokens == self.config.vision.image_token), axis=1, dtype=jnp.int32)
+            cache = dataclasses.replace(cache, image_features_used=cache.image_features_used + here)
         cache = dataclasses.replace(
             cache, keys=tuple(layer.keys for layer in layers),
             values=tuple(layer.values for layer in layers), lengths=cache.lengths + counts)

@@ -50,7 +50,7 @@ class Stack(nn.Module):
     def __call__(
         self, x: jax.Array, segments: jax.Array | None = None, positions: jax.Array | None = None,
         token_types: jax.Array | None = None, memory: jax.Array | None = None,
-        memory_segments: jax.Array | None = None, cache: Cache | None = None,
+        memory_segments: jax.Array | None = None, cache: Cache | None = None, prefix: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
         """Runs the tower.
 
@@ -61,6 +61,8 @@ class Stack(nn.Module):
           token_types: int32[B, T], where the model has them; by default 0.
           memory: float[B, S, D] and memory_segments: int32[B, S], the encoded source.
           cache: what the rows have seen; x then continues them.
+          prefix: bool[B, T], tokens that earlier ones of their segment see too; not used with a
+            cache, which knows its own.
 
         Returns:
           float[B, T, D], and the layers' caches (empty without one).
@@ -71,7 +73,7 @@ class Stack(nn.Module):
             slots = slots + cache.lengths[:, None]
         positions = slots if positions is None else positions
         x = self._embed(x, positions, token_types)
-        around = self._surroundings(x, slots, segments, positions, memory, memory_segments, cache)
+        around = self._surroundings(x, slots, segments, positions, memory, memory_segments, cache, prefix)
         caches: tuple[LayerCache, ...] = ()
         if cache is None and is_scanned(c):
             x = self._scan(x, around)
@@ -97,18 +99,21 @@ class Stack(nn.Module):
     def _surroundings(
         self, x: jax.Array, slots: jax.Array, segments: jax.Array | None, positions: jax.Array,
         memory: jax.Array | None, memory_segments: jax.Array | None, cache: Cache | None,
+        prefix: jax.Array | None,
     ) -> Surroundings:
         c = self.config
         if cache is None:
             query_segments = jnp.ones(x.shape[:2], jnp.int32) if segments is None else segments
-            key_segments, key_slots = query_segments, slots
-            order = (slots, slots) if self.causal else (None, None)
+            key_segments, key_slots, query_prefix = query_segments, slots, prefix
+            order: tuple[jax.Array | None, jax.Array | None] = (slots, slots) if self.causal else (None, None)
         else:
             query_segments = jnp.ones(x.shape[:2], jnp.int32)
             key_slots = jnp.arange(cache.capacity)[None]
             # Slots not yet written lie after every query, so order alone hides them.
             key_segments = jnp.ones((x.shape[0], cache.capacity), jnp.int32)
             order, memory_segments = (slots, key_slots), cache.memory_segments
+            if cache.prefix_lengths is not None:
+                query_prefix, prefix = (places < cache.prefix_lengths[:, None] for places in (slots, key_slots))
         # Nobody looks at padding, but it looks where the first segment's tokens do, so that it too
         # comes out as the reference has it: BERT classifies a left-padded row by its first slot.
         query_segments = jnp.maximum(query_segments, 1)
@@ -121,10 +126,13 @@ class Stack(nn.Module):
         across = None
         if self.cross and memory_segments is not None:
             across = masks.attention_mask(query_segments, memory_segments)
-        mask = masks.attention_mask(query_segments, key_segments, *order)
+        mask = masks.attention_mask(query_segments, key_segments, order[0], order[1], prefix)
         near = None
         if c.window and c.sliding_layers:
-            near = Sight(mask & masks.near(slots, key_slots, c.window), self._rotation(positions, local=True))
+            close = masks.near(slots, key_slots, c.window)
+            if prefix is not None and query_prefix is not None:  # inside a prefix no window ends (PaliGemma 2)
+                close |= query_prefix[:, :, None] & prefix[:, None, :]
+            near = Sight(mask & close, self._rotation(positions, local=True))
         return Surroundings(
             Sight(mask, self._rotation(positions)), near, bias=bias, buckets=buckets, memory=memory,
             memory_mask=across, write_starts=None if cache is None else cache.lengths)

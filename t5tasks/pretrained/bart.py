@@ -32,7 +32,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     fields.only(foreign, "normalize_embedding", True)
     fields.only(foreign, "static_position_embeddings", False)
     fields.only(foreign, "extra_pos_embeddings", 2)
-    return shared_values(foreign, 50265) | {
+    return shared_values(foreign, 50265, -1 if multilingual else 2) | {
         "norm_placement": "pre" if multilingual else "post",
         "final_norm": multilingual,
         "embedding_norm": True,
@@ -41,8 +41,11 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     }
 
 
-def shared_values(foreign: Foreign, vocabulary: int) -> dict[str, Any]:
-    """The ModelConfig values that BART, mBART and Marian read alike; they differ in the default of V.
+def shared_values(foreign: Foreign, vocabulary: int, start: int = -1) -> dict[str, Any]:
+    """The ModelConfig values that BART, mBART and Marian read alike.
+
+    Args:
+      vocabulary, start: the family's defaults of vocab_size and decoder_start_token_id.
 
     Raises:
       ValueError: a field that changes the result and that we do not honour, such as a decoder whose
@@ -58,6 +61,7 @@ def shared_values(foreign: Foreign, vocabulary: int) -> dict[str, Any]:
     return {
         "architecture": "encoder_decoder",
         "vocabulary": fields.integer(foreign, "vocab_size", vocabulary),
+        "start_token": fields.start_token(foreign, start),
         "max_length": fields.integer(foreign, "max_position_embeddings", 1024),
         "width": width,
         "heads": heads,
@@ -93,7 +97,7 @@ def shared_rows() -> Iterator[Row]:
     for stack in ("encoder", "decoder"):
         yield Row(f"model.{stack}.embed_tokens.weight", "embedding")
         yield from _layers(stack)
-    yield Row("final_logits_bias", "head/bias")
+    yield Row("final_logits_bias", "head/bias", ones=1)
     yield Row("lm_head.weight", "head/words/kernel", "transpose")
     yield Row("lm_head.weight", "embedding", tied=True)
 

@@ -7,6 +7,7 @@ pretraining checkpoints the encoder and the masked-language head.
 
 from typing import Any
 
+from t5tasks.models.config import ModelConfig
 from t5tasks.pretrained import fields
 from t5tasks.pretrained.fields import Foreign
 from t5tasks.pretrained.table import Family, Row, Table, linear, norm
@@ -57,6 +58,17 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     }
 
 
+def written(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a config.json for a model that came from no folder."""
+    return {
+        "vocab_size": config.vocabulary, "max_position_embeddings": config.max_length, "hidden_size": config.width,
+        "num_attention_heads": config.heads, "intermediate_size": config.feed_forward,
+        "num_hidden_layers": config.encoder_layers, "layer_norm_eps": config.norm_epsilon,
+        "type_vocab_size": config.token_types, "hidden_act": fields.activation(config.activation),
+        "tie_word_embeddings": config.tied_head, "hidden_dropout_prob": config.dropout,
+    }
+
+
 # Folders converted from TensorFlow name a norm's parameters as that did.
 OLDER = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
@@ -93,6 +105,7 @@ FAMILY = Family(
     supported={"none": {}, "lm": {"head_transform": True, "head_bias": True}, "cls": {"pooler": "tanh"},
                "token": {}, "span": {}},
     config=config,
+    written=written,
     table=Table(
         prefix="bert.",
         renames=OLDER,
@@ -101,7 +114,7 @@ FAMILY = Family(
             *encoder("bert"),
             *linear("bert.pooler.dense", "head/pooler"),
             *linear("classifier", "head/classifier"),
-            *linear("qa_outputs", "head/classifier"),
+            *linear("qa_outputs", "head/classifier", where=lambda config: config.head == "span"),
             *linear("cls.predictions.transform.dense", "head/transform"),
             *norm("cls.predictions.transform.LayerNorm", "head/transform_norm"),
             # The bias has two names, of which an untied head reads only the second.

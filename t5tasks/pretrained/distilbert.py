@@ -83,7 +83,7 @@ FAMILY = Family(
             *norm(f"{_THEIRS}.output_layer_norm", f"{_OURS}/feed_forward_norm"),
             *linear("pre_classifier", "head/pooler"),
             *linear("classifier", "head/classifier"),
-            *linear("qa_outputs", "head/classifier"),
+            *linear("qa_outputs", "head/classifier", where=lambda config: config.head == "span"),
             *linear("vocab_transform", "head/transform"),
             *norm("vocab_layer_norm", "head/transform_norm"),
             Row("vocab_projector.bias", "head/bias"),

@@ -13,6 +13,14 @@ ACTIVATIONS = {
 }
 
 
+def activation(ours: str) -> str:
+    """The reference's first name for one of our activations."""
+    for theirs, kind in ACTIVATIONS.items():
+        if kind == ours:
+            return theirs
+    raise ValueError(f"activation {ours!r} has no name there; expected one of {', '.join({*ACTIVATIONS.values()})}")
+
+
 def integer(foreign: Foreign, name: str, default: int, least: int = 1) -> int:
     """A whole number from `least` up."""
     value = _value(foreign, name, default)
@@ -83,3 +91,8 @@ def class_count(foreign: Foreign) -> int:
 def _value(foreign: Foreign, name: str, default: Any) -> Any:
     value = foreign.get(name)
     return default if value is None else value
+
+
+def start_token(foreign: Foreign, default: int = -1) -> int:
+    """The id that a decoder beside an encoder begins with; -1 where it is for the tokenizer to say."""
+    return integer(foreign, "decoder_start_token_id", default, least=-1)

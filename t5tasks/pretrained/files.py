@@ -5,18 +5,23 @@ Nothing is trusted: what a failed download leaves behind (a Git LFS pointer, an 
 file), pickled weights, and index files that point out of the folder are refused in one line each.
 """
 
+import dataclasses
 import json
+import mmap
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
+from numpy.lib.array_utils import byte_bounds
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack", "*.h5")
-FLOATS = ("F32", "BF16", "F16")  # each is exact in f32
+# Each is exact in f32.
+FLOATS = {"F32": np.dtype(np.float32), "BF16": jnp.dtype(jnp.bfloat16), "F16": np.dtype(np.float16)}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -47,31 +52,46 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     return foreign
 
 
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: its file, and its bytes there."""
+
+    path: pathlib.Path
+    type: str  # as safetensors calls it
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
 class Tensors:
     """The named tensors of a folder: one safetensors file, or the shards that an index names.
 
-    Opening reads only the headers; `read` brings one tensor into host memory.
+    Opening reads only the headers. Files are mapped into memory, so that of an array that `view`
+    returns only those bytes are ever read from the disk that somebody looks at.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Raises ValueError: no safetensors files, damaged ones, or an index that misleads."""
-        self._files: dict[pathlib.Path, Any] = {}
-        self._places: dict[str, pathlib.Path] = {}
+        self._maps: dict[pathlib.Path, mmap.mmap] = {}
         if (folder / WEIGHTS).exists():
-            self._places = {name: folder / WEIGHTS for name in _names(self._open(folder / WEIGHTS))}
+            self._stored = _header(folder / WEIGHTS)
         elif (folder / INDEX).exists():
-            self._places = self._indexed(folder)
+            self._stored = self._indexed(folder)
         else:
             raise ValueError(_no_weights(folder))
 
     @property
     def names(self) -> tuple[str, ...]:
         """All tensors, sorted."""
-        return tuple(sorted(self._places))
+        return tuple(sorted(self._stored))
 
     def describe(self, name: str) -> str:
         """The tensor and its file, for an error."""
-        return f"tensor {name!r} of {self._places[name]}"
+        return f"tensor {name!r} of {self._stored[name].path}"
+
+    def stored(self, name: str) -> Stored:
+        """The tensor's header, whatever its type."""
+        return self._stored[name]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape, from the header.
@@ -79,27 +99,41 @@ class Tensors:
         Raises:
           ValueError: its numbers are not floats that f32 holds exactly.
         """
-        header = self._files[self._places[name]].get_slice(name)
-        if header.get_dtype() not in FLOATS:
-            raise ValueError(f"{self.describe(name)} has type {header.get_dtype()}; expected one of "
+        stored = self._stored[name]
+        if stored.type not in FLOATS:
+            raise ValueError(f"{self.describe(name)} has type {stored.type}; expected one of "
                              f"{', '.join(FLOATS)}")
-        return tuple(header.get_shape())
+        return stored.shape
 
-    def read(self, name: str) -> np.ndarray:
-        """f32[shape], the tensor in host memory."""
-        return self._files[self._places[name]].get_tensor(name).astype(np.float32, copy=False)
+    def view(self, name: str) -> np.ndarray:
+        """float[shape] of the type it has in the file, which stays on the disk until it is looked at."""
+        stored = self._stored[name]
+        return self.raw(name).view(FLOATS[stored.type]).reshape(stored.shape)
 
-    def _open(self, path: pathlib.Path) -> Any:
-        if path not in self._files:
-            _refuse_leftovers(path)
-            try:
-                self._files[path] = safetensors.safe_open(path, "numpy")
-            except safetensors.SafetensorError as error:
-                raise ValueError(f"{path} is damaged or is no safetensors file ({error}); "
-                                 "download it again") from error
-        return self._files[path]
+    def raw(self, name: str) -> np.ndarray:
+        """uint8[bytes] of the tensor, mapped likewise."""
+        stored = self._stored[name]
+        if stored.path not in self._maps:
+            with stored.path.open("rb") as file:
+                self._maps[stored.path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(self._maps[stored.path], np.uint8, stored.stop - stored.start, stored.start)
 
-    def _indexed(self, folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    def expect(self, view: np.ndarray, name: str) -> None:
+        """Asks the system to fetch what a view of the tensor spans: a disk is fast when it knows early."""
+        low, high = byte_bounds(view)
+        offset = self._stored[name].start - self.raw(name).ctypes.data
+        self._advise(name, "MADV_WILLNEED", low + offset, high + offset)
+
+    def forget(self, name: str) -> None:
+        """Gives the tensor's pages back: they no longer count as this process's memory."""
+        self._advise(name, "MADV_DONTNEED", self._stored[name].start, self._stored[name].stop)
+
+    def _advise(self, name: str, advice: str, start: int, stop: int) -> None:
+        if hasattr(mmap, advice) and stop > start:  # not on every system
+            first = start - start % mmap.PAGESIZE
+            self._maps[self._stored[name].path].madvise(getattr(mmap, advice), first, stop - first)
+
+    def _indexed(self, folder: pathlib.Path) -> dict[str, Stored]:
         index = folder / INDEX
         places = read_json(index).get("weight_map")
         if not isinstance(places, dict) or not places:
@@ -114,18 +148,34 @@ class Tensors:
             if not paths[name].is_file():
                 raise ValueError(f"{paths[name]} does not exist, though {index.name} puts tensor "
                                  f"{name!r} there; download the missing shard")
+        found: dict[str, Stored] = {}
         for path in sorted(set(paths.values())):
-            stored = _names(self._open(path))
+            stored = _header(path)
             listed = {name for name in paths if paths[name] == path}
-            if stored != listed:
-                name = min(stored ^ listed)
+            if {*stored} != listed:
+                name = min({*stored} ^ listed)
                 where = f"is in {path.name}" if name in stored else f"is not in {path.name}"
                 raise ValueError(f"{index} and its shards disagree: tensor {name!r} {where}")
-        return paths
+            found |= stored
+        return found
 
 
-def _names(file: Any) -> set[str]:
-    return set(file.keys())
+def _header(path: pathlib.Path) -> dict[str, Stored]:
+    """The tensors of one safetensors file (huggingface.co/docs/safetensors, "Format")."""
+    _refuse_leftovers(path)
+    try:
+        with safetensors.safe_open(path, "numpy"):  # checks that the header tells the truth
+            pass
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged or is no safetensors file ({error}); "
+                         "download it again") from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: Stored(path, about["dtype"], tuple(about["shape"]),
+                         *(8 + length + offset for offset in about["data_offsets"]))
+            for name, about in header.items()}
 
 
 def _refuse_leftovers(path: pathlib.Path) -> None:

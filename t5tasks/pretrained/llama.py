@@ -4,6 +4,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from t5tasks.models.config import ModelConfig
 from t5tasks.pretrained import fields, rotary
 from t5tasks.pretrained.fields import Foreign
 from t5tasks.pretrained.table import Config, Family, Row, Table, linear, norm
@@ -106,6 +107,18 @@ def sliding(foreign: Foreign, layers: int, slides: Callable[[int], bool], defaul
     return {"window": fields.integer({"sliding_window": window}, "sliding_window", 1), "sliding_layers": numbers}
 
 
+def written(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a config.json for a model that came from no folder."""
+    return {
+        "vocab_size": config.vocabulary, "max_position_embeddings": config.max_length, "hidden_size": config.width,
+        "num_attention_heads": config.heads, "num_key_value_heads": config.kv_heads, "head_dim": config.head_size,
+        "intermediate_size": config.feed_forward, "num_hidden_layers": config.decoder_layers,
+        "rms_norm_eps": config.norm_epsilon, "rope_theta": config.rotary_base,
+        "hidden_act": fields.activation(config.activation), "tie_word_embeddings": config.tied_head,
+        "attention_bias": config.biases, "mlp_bias": config.biases,
+    }
+
+
 LAYER, OURS = "model.layers.{layer}", "decoder/layer_{layer}"
 
 # The linear maps of a layer, and what stands before the first and after the last: the same names in
@@ -137,16 +150,18 @@ FRAME = (
 )
 
 
-def family(name: str, model_type: str, config: Config, rows: tuple[Row, ...]) -> Family:
+def family(name: str, model_type: str, config: Config, rows: tuple[Row, ...],
+           written: Callable[[ModelConfig], dict[str, Any]] | None = None) -> Family:
     """A family whose classes are NAMEForCausalLM and NAMEModel and whose tensors begin with `model.`."""
     return Family(
         model_types=(model_type,),
         heads={f"{name}ForCausalLM": "lm", f"{name}Model": "none"},
         supported={"lm": {}, "none": {}},
         config=config,
+        written=written,
         table=Table(prefix="model.", rows=rows, ignored=(
             r"(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq", r"score\.(weight|bias)")),
     )
 
 
-FAMILY = family("Llama", "llama", config, FRAME + NORMS + ATTENTION + FEED_FORWARD)
+FAMILY = family("Llama", "llama", config, FRAME + NORMS + ATTENTION + FEED_FORWARD, written)

@@ -25,7 +25,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     fields.only(foreign, "add_final_layer_norm", False)
     fields.only(foreign, "normalize_embedding", False)
     fields.only(foreign, "static_position_embeddings", True)
-    values = bart.shared_values(foreign, 58101)
+    values = bart.shared_values(foreign, 58101, 58100)
     fields.only(foreign, "decoder_vocab_size", values["vocabulary"])
     return values | {"norm_placement": "post", "final_norm": False, "positions": "sinusoidal"}
 

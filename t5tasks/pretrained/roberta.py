@@ -67,9 +67,9 @@ FAMILY = Family(
         rows=(
             *bert.encoder("roberta"),
             *linear("classifier.dense", "head/pooler"),
-            *linear("classifier.out_proj", "head/classifier"),
-            *linear("classifier", "head/classifier"),
-            *linear("qa_outputs", "head/classifier"),
+            *linear("classifier.out_proj", "head/classifier", where=lambda config: config.head == "cls"),
+            *linear("classifier", "head/classifier", where=lambda config: config.head == "token"),
+            *linear("qa_outputs", "head/classifier", where=lambda config: config.head == "span"),
             *linear("lm_head.dense", "head/transform"),
             *norm("lm_head.layer_norm", "head/transform_norm"),
             # The bias has two names, of which an untied head reads only the second.

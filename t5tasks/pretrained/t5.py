@@ -8,6 +8,7 @@ encoder of each alone. UMT5 has a table of relative positions in every layer, th
 from collections.abc import Iterator
 from typing import Any
 
+from t5tasks.models.config import ModelConfig
 from t5tasks.pretrained import fields
 from t5tasks.pretrained.fields import Foreign
 from t5tasks.pretrained.table import Family, Row, Table
@@ -45,6 +46,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
     return {
         "architecture": "encoder" if only_encoder else "encoder_decoder",
         "vocabulary": fields.integer(foreign, "vocab_size", 32128),
+        "start_token": -1 if only_encoder else fields.start_token(foreign),
         "max_length": fields.integer(foreign, "n_positions", 512),  # no limit of the arithmetic
         "width": fields.integer(foreign, "d_model", 512),
         "heads": heads,
@@ -96,6 +98,23 @@ def _head(foreign: Foreign, names: tuple[str, ...] | None) -> dict[str, Any]:
     return {"tied_head": not own, "scaled_head": scaled}
 
 
+def written(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a config.json for a model that came from no folder."""
+    name = fields.activation(config.activation)
+    kind = {"gelu_tanh": "gated-gelu"}.get(config.activation, f"gated-{name}") if config.gated else name
+    return {
+        "vocab_size": config.vocabulary, "n_positions": config.max_length, "d_model": config.width,
+        "num_heads": config.heads, "d_kv": config.head_size, "d_ff": config.feed_forward,
+        "num_layers": config.encoder_layers, "num_decoder_layers": config.decoder_layers or config.encoder_layers,
+        "layer_norm_epsilon": config.norm_epsilon, "feed_forward_proj": kind,
+        "relative_attention_num_buckets": config.relative_buckets,
+        "relative_attention_max_distance": config.relative_distance, "dropout_rate": config.dropout,
+        "tie_word_embeddings": config.tied_head, "scale_decoder_outputs": config.scaled_head,
+        "is_encoder_decoder": config.architecture == "encoder_decoder",
+        **({"decoder_start_token_id": config.start_token} if config.start_token >= 0 else {}),
+    }
+
+
 def _known_activations() -> dict[str, str]:
     return fields.ACTIVATIONS | {name: name for name in fields.ACTIVATIONS.values()}
 
@@ -120,9 +139,10 @@ def _stack(stack: str) -> Iterator[Row]:
         yield Row(f"{theirs}.1.layer_norm.weight", f"{ours}/cross_attention_norm/scale")
         yield from _attention(f"{theirs}.1.EncDecAttention", f"{ours}/cross_attention")
     yield Row(f"{theirs}.{last}.layer_norm.weight", f"{ours}/feed_forward_norm/scale")
-    for name, map_name in (("wi", "up"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "down")):
+    for name, map_name, where in (("wi", "up", lambda config: not config.gated), ("wi_0", "gate", None),
+                                  ("wi_1", "up", None), ("wo", "down", None)):
         yield Row(f"{theirs}.{last}.DenseReluDense.{name}.weight",
-                  f"{ours}/feed_forward/{map_name}/kernel", "transpose")
+                  f"{ours}/feed_forward/{map_name}/kernel", "transpose", where=where)
     yield Row(f"{stack}.final_layer_norm.weight", f"{stack}/final_norm/scale")
 
 
@@ -134,6 +154,7 @@ FAMILY = Family(
            "UMT5ForConditionalGeneration": "lm", "UMT5Model": "none", "UMT5EncoderModel": "none"},
     supported={"lm": {}, "none": {}},
     config=config,
+    written=written,
     table=Table(
         # A bias that the first converter wrote and no implementation reads.
         ignored=(r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A family's table and a folder's tensors in, parameters on their devices out.
+"""A tensor's name in a folder in, the parameters that it holds and how it holds them out.
 
 A table says, row by row, which foreign tensor becomes which of our parameters and how:
 
@@ -14,8 +14,8 @@ Some families keep several linear maps in one tensor; such a row leads to severa
          "decoder/layer_{layer}/feed_forward/up/kernel"),
         "transpose")
 
-Every tensor of the folder must be named by a row or by the list of what is knowingly ignored;
-every parameter must be found, save the heads that a bare encoder lacks.
+Every tensor of the folder must be named by a row or by the list of what is knowingly ignored. A
+row sees a tensor as our parameter without moving a number, so that one rule both reads and writes.
 """
 
 import dataclasses
@@ -25,22 +25,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
 
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.model import Model, Parameters
 from t5tasks.pretrained.fields import Foreign
-from t5tasks.pretrained.files import Tensors
-from t5tasks.sharding import parameter_spec, path_name
-
-# Parameters that a checkpoint may lack: they begin fresh, and are announced.
-FRESH = ("head/pooler/", "head/classifier/", "head/transform", "head/bias")
 
 Shape = tuple[int, ...]
 Config = Callable[[Foreign, tuple[str, ...] | None], dict[str, Any]]
+Where = Callable[[ModelConfig], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +44,16 @@ class Row:
       ours: the parameter's path in the unrolled form, the same number in it; several paths where
         the tensor holds several parameters, one after another along its outputs.
       transform: `same`: the shapes agree, or theirs is ours flattened (a bias per head), also
-        behind a first axis of 1. `transpose`: theirs is [outputs, inputs], ours [inputs...,
-        outputs...]. `flat`: theirs is [inputs, outputs]. `rows`: a table of positions, of which
+        behind first axes of 1. `transpose`: theirs is [outputs, inputs], ours [inputs...,
+        outputs...]. `flat`: theirs is [inputs, outputs]. `convolution`: theirs is [D, channels,
+        height, width], ours [height, width, channels, D]. `rows`: a table of positions, of which
         ours may keep only the first rows.
       inputs: how many of our first axes are inputs (transpose, flat).
       interleaved: the parameters take turns head by head (GPT-NeoX).
       tied: the row holds only where the language-model head is the embedding table.
+      ones: how many first axes of 1 theirs has, where no folder tells (same).
+      where: of which models it is the name, where several rows lead to one parameter and no folder
+        tells which is meant; None for any.
     """
 
     foreign: str
@@ -66,6 +62,8 @@ class Row:
     inputs: int = 1
     interleaved: bool = False
     tied: bool = False
+    where: Where | None = None
+    ones: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -83,42 +81,48 @@ class Row:
         if self.transform == "rows":
             return len(foreign) == len(ours[0]) and foreign[0] >= ours[0][0] and foreign[1:] == ours[0][1:]
         if self.transform == "same" and len(ours) == 1:
-            return foreign in (ours[0], (1, *ours[0]), self.foreign_shape(ours))
+            ones = len(foreign) - len(ours[0])
+            return foreign in ((1,) * ones + ours[0], self.foreign_shape(ours))
         return foreign == self.foreign_shape(ours)
 
     def foreign_shape(self, ours: Sequence[Shape]) -> Shape:
         """The shape that their tensor must have for parameters of our shapes."""
+        if self.transform == "convolution":
+            return ours[0][::-1][:2] + ours[0][:2]
         outputs = sum(math.prod(shape[self.inputs:]) for shape in ours)
         if self.transform in ("transpose", "flat"):
-            shape = math.prod(ours[0][:self.inputs]), outputs
-            return shape if self.transform == "flat" else shape[::-1]
-        return (sum(map(math.prod, ours)),) if self.parts[0].endswith("/bias") else ours[0]
+            inputs = math.prod(ours[0][:self.inputs])
+            return (inputs, outputs) if self.transform == "flat" else (outputs, inputs)
+        shape = (sum(map(math.prod, ours)),) if self.parts[0].endswith("/bias") else ours[0]
+        return (1,) * self.ones + shape
 
-    def convert(self, array: np.ndarray, ours: Sequence[Shape], part: int) -> np.ndarray:
-        """The one of our parameters that their array holds as that part."""
-        shape = ours[part]
+    def view(self, array: np.ndarray, ours: Sequence[Shape], part: int) -> np.ndarray:
+        """Their array seen as the one of our parameters that it holds as that part.
+
+        No number moves: what is written to the view of an empty array makes it theirs.
+        """
         if self.transform == "rows":
-            return array[:shape[0]]
-        if self.transform == "flat":
-            array = array.T
-        if len(ours) > 1:
-            array = self._part(array, ours, part)
-        return (array.T if self.transform in ("transpose", "flat") else array).reshape(shape)
-
-    def _part(self, array: np.ndarray, ours: Sequence[Shape], part: int) -> np.ndarray:
-        """The rows of one part of an array whose first axis is all outputs."""
+            return array[:ours[part][0]]
+        if self.transform == "convolution":
+            return array.transpose(2, 3, 1, 0)
+        turned = self.transform in ("transpose", "flat")
+        array = array.T if self.transform == "flat" else array  # outputs first
+        inputs = self.inputs if turned else 0
         if self.interleaved:
-            heads = array.reshape(ours[part][-2], len(ours), ours[part][-1], *array.shape[1:])
-            return heads[:, part].reshape(-1, *array.shape[1:])
-        inputs = self.inputs if self.transform in ("transpose", "flat") else 0
-        ends = np.cumsum([0] + [math.prod(shape[inputs:]) for shape in ours])
-        return array[ends[part]:ends[part + 1]]
+            heads, size = ours[part][-2:]
+            array = array.reshape(heads, len(ours), size, *array.shape[1:], copy=False)[:, part]
+        elif len(ours) > 1:
+            ends = np.cumsum([0] + [math.prod(shape[inputs:]) for shape in ours])
+            array = array[ends[part]:ends[part + 1]]
+        shape = ours[part][inputs:] + ours[part][:inputs]
+        outputs = len(shape) - inputs
+        return array.reshape(shape, copy=False).transpose(*range(outputs, len(shape)), *range(outputs))
 
 
-def linear(foreign: str, ours: str, inputs: int = 1) -> tuple[Row, Row]:
+def linear(foreign: str, ours: str, inputs: int = 1, where: Where | None = None) -> tuple[Row, Row]:
     """The rows of a PyTorch linear map: weight [outputs, inputs] and bias."""
-    return (Row(f"{foreign}.weight", f"{ours}/kernel", "transpose", inputs),
-            Row(f"{foreign}.bias", f"{ours}/bias"))
+    return (Row(f"{foreign}.weight", f"{ours}/kernel", "transpose", inputs, where=where),
+            Row(f"{foreign}.bias", f"{ours}/bias", where=where))
 
 
 def norm(foreign: str, ours: str) -> tuple[Row, Row]:
@@ -159,8 +163,7 @@ class Table:
           ValueError: no row and no line of the ignored is about it, or it is for a layer that the
             configuration does not have.
         """
-        for pattern, replacement in self.renames:
-            name = re.sub(pattern, replacement, name)
+        name = self._renamed(name)
         tied = config.head == "lm" and config.tied_head
         of_other_head = any(re.fullmatch(pattern, name) for pattern in self.ignored)
         for row in self.rows:
@@ -173,6 +176,16 @@ class Table:
         if of_other_head:
             return None
         raise ValueError(f"no part of this model is called {name!r}")
+
+    def full_name(self, name: str, row: Row) -> str:
+        """What the row calls a tensor that `find` found: without older spelling, with the prefix."""
+        name = self._renamed(name)
+        return name if row.paths(name) else self.prefix + name
+
+    def _renamed(self, name: str) -> str:
+        for pattern, replacement in self.renames:
+            name = re.sub(pattern, replacement, name)
+        return name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +201,8 @@ class Family:
       supported: the heads that can be asked for, and ModelConfig values that only that head has.
       padding: the token id that takes no position of its own (RoBERTa), None where positions
         count every token.
+      written: ModelConfig → the fields of a config.json for a model that came from no folder; what
+        they cannot say need not be looked at. None where such a model is not written so.
     """
 
     model_types: tuple[str, ...]
@@ -196,153 +211,4 @@ class Family:
     table: Table
     supported: Mapping[str, Mapping[str, Any]]
     padding: Callable[[Foreign], int] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Where one parameter comes from: a tensor, its row, and which part of it."""
-
-    name: str
-    row: Row
-    part: int
-    shapes: tuple[Shape, ...]  # of all parts
-
-    def read(self, tensors: Tensors) -> np.ndarray:
-        """The parameter in host memory."""
-        return self.row.convert(tensors.read(self.name), self.shapes, self.part)
-
-
-def load_parameters(tensors: Tensors, table: Table, model: Model, mesh: Mesh | None, seed: int,
-                    fresh_classifier: bool) -> tuple[Parameters, tuple[str, ...]]:
-    """Reads every parameter and puts it straight on its shards.
-
-    Host memory holds one tensor at a time.
-
-    Args:
-      fresh_classifier: the folder's classifier, if any, answers another question.
-
-    Returns:
-      The parameters in the model's running form, and the names of those that are new.
-
-    Raises:
-      ValueError: missing, unknown, misshapen or wrongly typed tensors, by name.
-    """
-    unrolled = Model(dataclasses.replace(model.config, layer_loop="unroll"))
-    shapes = _shapes(unrolled)
-    sources = _plan(tensors, table, model.config, shapes, fresh_classifier)
-    missing = [path for path in shapes if path not in sources]
-    new = tuple(path for path in missing if path.startswith(FRESH))
-    for path in missing:
-        if path not in new or _partner(path) in sources:
-            raise ValueError(_missing(path, table))
-    leaves = _initialised(model, new, seed, mesh)
-    for path, shape in _shapes(model).items():
-        if path in new:
-            continue
-        sharding = _sharding(path, shape, mesh)
-        if "/layers/" in path:
-            layers = [path.replace("/layers/", f"/layer_{layer}/") for layer in range(shape[0])]
-            placed = [_place(tensors, sources[name], name, shapes[name], mesh) for name in layers]
-            leaves[path] = _stacking(sharding)(*placed)
-        else:
-            leaves[path] = _place(tensors, sources[path], path, shape, mesh)
-    return _nested(leaves), new
-
-
-def _plan(tensors: Tensors, table: Table, config: ModelConfig, shapes: Mapping[str, Shape],
-          fresh_classifier: bool) -> dict[str, list[Source]]:
-    """Our path → the tensors that hold it, each checked against the shape we expect."""
-    sources: dict[str, list[Source]] = {}
-    for name in tensors.names:
-        try:
-            found = table.find(name, config, shapes)
-        except ValueError as error:
-            raise ValueError(f"unknown {tensors.describe(name)}: {error}; does config.json belong to "
-                             "these weights?") from error
-        if found is None or (fresh_classifier and found[0][0].startswith("head/classifier/")):
-            continue
-        paths, row = found
-        ours = tuple(shapes[path] for path in paths)
-        if not row.fits(tensors.shape(name), ours):
-            raise ValueError(f"{tensors.describe(name)} has shape {tensors.shape(name)}; the "
-                             f"configuration expects {row.foreign_shape(ours)}")
-        for part, path in enumerate(paths):
-            sources.setdefault(path, []).append(Source(name, row, part, ours))
-    return sources
-
-
-def _place(tensors: Tensors, sources: list[Source], path: str, shape: Shape, mesh: Mesh | None) -> jax.Array:
-    """One parameter, read, turned and put on its shards."""
-    first, *others = sources
-    array = first.read(tensors)
-    for other in others:
-        if not np.array_equal(array, other.read(tensors)):
-            raise ValueError(f"{tensors.describe(first.name)} and tensor {other.name!r} should be one and the "
-                             "same by config.json (tied), but differ; if they are meant to, say so "
-                             "there (tie_word_embeddings)")
-    sharding = _sharding(path, shape, mesh)
-    if sharding is None:
-        return jnp.asarray(array)
-    return jax.make_array_from_callback(shape, sharding, lambda index: np.ascontiguousarray(array[index]))
-
-
-def _initialised(model: Model, names: tuple[str, ...], seed: int, mesh: Mesh | None
-                 ) -> dict[str, jax.Array]:
-    """The named parameters as the model would begin with them; no other one is computed."""
-    return _initialiser(model, names, mesh)(jax.random.key(seed)) if names else {}
-
-
-@functools.lru_cache(maxsize=16)
-def _initialiser(model: Model, names: tuple[str, ...], mesh: Mesh | None
-                 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    def initialise(key: jax.Array) -> dict[str, jax.Array]:
-        leaves = _flat(model.init(key))
-        return {name: leaves[name] for name in names}
-
-    shapes = _shapes(model)
-    shardings = {name: _sharding(name, shapes[name], mesh) for name in names}
-    return jax.jit(initialise, out_shardings=None if mesh is None else shardings)
-
-
-@functools.lru_cache(maxsize=64)
-def _stacking(sharding: NamedSharding | None) -> Callable[..., jax.Array]:
-    return jax.jit(lambda *layers: jnp.stack(layers), out_shardings=sharding)
-
-
-def _sharding(path: str, shape: Shape, mesh: Mesh | None) -> NamedSharding | None:
-    return None if mesh is None else NamedSharding(mesh, parameter_spec(path, shape, mesh))
-
-
-@functools.lru_cache(maxsize=16)
-def _shapes(model: Model) -> Mapping[str, Shape]:
-    leaves = _flat(jax.eval_shape(model.init, jax.random.key(0)))
-    return {path: leaf.shape for path, leaf in leaves.items()}
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _nested(leaves: Mapping[str, jax.Array]) -> Parameters:
-    tree: Parameters = {}
-    for path, leaf in sorted(leaves.items()):
-        *folders, last = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree
-
-
-def _partner(path: str) -> str:
-    """The other parameter of a linear map: one alone is a damaged folder, not a missing head."""
-    return path.replace("/kernel", "/bias") if path.endswith("/kernel") else path.replace("/bias", "/kernel")
-
-
-def _missing(path: str, table: Table) -> str:
-    layer = re.search(r"/layer_(\d+)/", path)
-    general = re.sub(r"/layer_\d+/", "/layer_{layer}/", path)
-    names = [row.foreign.replace("{layer}", layer[1] if layer else "")
-             for row in table.rows if general in row.parts and not row.tied]
-    return (f"missing tensor {' or '.join(map(repr, names))}, which becomes {path}; is the download "
-            "complete, and does config.json belong to these weights?")
+    written: Callable[[ModelConfig], dict[str, Any]] | None = None

@@ -2,8 +2,9 @@
 """A train state and where its data stands in; the same, bit for bit, out of a folder later.
 
 Each step's folder holds three items: `parameters` and `optimizer` (in the unrolled form, whatever
-form the model runs in) and `run` (step, PRNG key, data position, metrics, fingerprint). The latest
-and the best step are kept. Writing is asynchronous; a step counts once it is whole.
+form the model runs in) and `run` (step, PRNG key, data position, metrics, fingerprint). `parameters`
+are all of the model's, also those that are kept as they are; of a run with adapters only what is
+trained. The latest and the best step are kept. Writing is asynchronous; a step counts once it is whole.
 """
 
 import pathlib
@@ -18,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from t5tasks import sharding
 from t5tasks.models.model import Model
+from t5tasks.training.partition import ALL, Partition
 from t5tasks.training.state import TrainState, state_shardings
 
 
@@ -65,7 +67,7 @@ class Checkpoints:
         return self._manager.latest_step() if step is None else step
 
     def save(self, model: Model, state: TrainState, run: Mapping[str, Any],
-             metrics: Mapping[str, float] | None = None) -> None:
+             metrics: Mapping[str, float] | None = None, partition: Partition = ALL) -> None:
         """Starts writing the state.
 
         Args:
@@ -77,7 +79,8 @@ class Checkpoints:
             return
         known = {**run, "step": step, "key": np.asarray(state.key).tolist()}
         self._manager.save(step, args=ocp.args.Composite(
-            parameters=ocp.args.StandardSave(model.unrolled_form(state.parameters)),
+            parameters=ocp.args.StandardSave(model.unrolled_form(
+                partition.stored(state.parameters, state.kept))),
             optimizer=ocp.args.StandardSave(model.unrolled_form(state.optimizer)),
             run=ocp.args.JsonSave(known)), metrics=dict(metrics) if metrics else None)
 
@@ -85,38 +88,40 @@ class Checkpoints:
         """What `save` was given as `run`, with step and key."""
         return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
 
-    def restore(self, model: Model, shapes: TrainState, mesh: jax.sharding.Mesh, step: int) -> TrainState:
+    def restore(self, model: Model, shapes: TrainState, mesh: jax.sharding.Mesh, step: int,
+                partition: Partition = ALL, base: Any = None) -> TrainState:
         """The state of a step, each leaf straight on its shards.
+
+        Args:
+          base: with adapters, the parameters that the run began from; they are not copied.
 
         Raises:
           ValueError: the checkpoint has other parameters; the first that differs is named.
         """
-        run = self.run_of(step)
-        trees = {name: self._restore_tree(step, name, model.unrolled_form_shapes(getattr(shapes, name)), mesh,
-                                          shapes, model) for name in ("parameters", "optimizer")}
-        shardings = state_shardings(shapes, mesh)
-        place = jax.jit(lambda tree: jax.tree.map(jnp.asarray, tree),
-                        out_shardings=sharding.replicated(mesh))
+        run, shardings = self.run_of(step), state_shardings(shapes, mesh)
+        stored = jax.eval_shape(partition.stored, shapes.parameters, shapes.kept)
+        trained, kept = partition.restored(self.restore_parameters(model, mesh, step, stored), base)
+        unrolled = model.unrolled_form_shapes(shapes.optimizer)
+        placed = sharding.optimizer_shardings(unrolled, model.unrolled_form_shapes(shapes.parameters), mesh)
+        moments = self._restore_item(step, "optimizer", unrolled, placed)
+        place = jax.jit(lambda tree: jax.tree.map(jnp.asarray, tree), out_shardings=sharding.replicated(mesh))
         return TrainState(
             step=place(np.int32(run["step"])), key=place(np.asarray(run["key"], np.uint32)),
-            parameters=jax.device_put(model.running_form(trees["parameters"]), shardings.parameters),
-            optimizer=jax.device_put(model.running_form(trees["optimizer"]), shardings.optimizer))
+            parameters=trained, kept=kept, optimizer=jax.device_put(model.running_form(moments), shardings.optimizer))
 
-    def restore_parameters(self, model: Model, mesh: jax.sharding.Mesh, step: int) -> Any:
-        """Only the parameters of a step, in the form the model runs on."""
-        shapes = jax.eval_shape(model.init, jax.random.key(0))
+    def restore_parameters(self, model: Model, mesh: jax.sharding.Mesh, step: int, shapes: Any = None) -> Any:
+        """Only the parameters of a step, in the form the model runs on.
+
+        Args:
+          shapes: of what the checkpoint should hold; by default all parameters of the model.
+        """
+        shapes = jax.eval_shape(model.init, jax.random.key(0)) if shapes is None else shapes
         unrolled = model.unrolled_form_shapes(shapes)
-        tree = self._restore_tree(step, "parameters", unrolled, mesh, None, model)
+        self._check(step, unrolled)
+        tree = self._restore_item(step, "parameters", unrolled, sharding.parameter_shardings(unrolled, mesh))
         return jax.device_put(model.running_form(tree), sharding.parameter_shardings(shapes, mesh))
 
-    def _restore_tree(self, step: int, name: str, shapes: Any, mesh: jax.sharding.Mesh,
-                      state: TrainState | None, model: Model) -> Any:
-        if name == "parameters":
-            self._check(step, shapes)
-            placed = sharding.parameter_shardings(shapes, mesh)
-        else:
-            assert state is not None
-            placed = sharding.optimizer_shardings(shapes, model.unrolled_form_shapes(state.parameters), mesh)
+    def _restore_item(self, step: int, name: str, shapes: Any, placed: Any) -> Any:
         targets = jax.tree.map(
             lambda shape, place: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place), shapes, placed)
         return self._manager.restore(step, args=ocp.args.Composite(

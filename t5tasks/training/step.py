@@ -11,6 +11,7 @@ import optax
 
 from t5tasks.models.model import Model
 from t5tasks.training import losses
+from t5tasks.training.partition import ALL, Partition
 from t5tasks.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -40,11 +41,12 @@ def loss_sums(model: Model, parameters: Any, batch: Batch, settings: Mapping[str
 
 
 def make_train_step(model: Model, optimizer: optax.GradientTransformation, settings: Mapping[str, Any],
-                    micro_batches: int = 1) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
+                    micro_batches: int = 1, partition: Partition = ALL
+                    ) -> Callable[[TrainState, Batch], tuple[TrainState, Sums]]:
     """The pure step function; jit it with the state donated.
 
     Gradients of micro-batches are summed, then divided once by the summed weight, so that
-    splitting a batch changes neither the loss nor the step.
+    splitting a batch changes neither the loss nor the step. What the partition keeps has none.
 
     Returns:
       A function (state, batch[B, ...]) → (state, sums), sums as `loss_sums` with `gradient_norm`
@@ -54,8 +56,8 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, setti
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
 
-        def summed(parameters: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Sums]:
-            sums = loss_sums(model, parameters, part, settings,
+        def summed(trained: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Sums]:
+            sums = loss_sums(model, partition.join(trained, state.kept), part, settings,
                              part_key if model.config.dropout else None)
             return sums["loss"], sums
 

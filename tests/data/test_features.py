@@ -8,12 +8,12 @@ import pytest
 
 from t5tasks.data import tokenizer as tokenizers
 from t5tasks.data.features import Example, Piece, features, graded, prompt, special, start_id, tokenise
-from t5tasks.data.tokenizer import Encoding
+from t5tasks.data.tokenizer import Encoding, Tokenizer
 
 TARGETS = graded("target")
 
 
-class Words:
+class Words(Tokenizer):
     """A tokenizer by table: the docstring's words and their ids, joined without a gap."""
 
     vocabulary_size = 40
@@ -31,7 +31,7 @@ class Words:
         return Encoding(ids, offsets)
 
 
-class Letters:
+class Letters(Tokenizer):
     """Each character is a token, `a` is 10."""
 
     vocabulary_size = 200
@@ -86,6 +86,8 @@ def test_an_encoder_decoders_target_begins_with_the_start_token():
         "source_tokens": [11, 12, 1], "tokens": [0, 30], "targets": [30, 1], "weights": [1, 1]}
     assert list(tokens.ids) == [30, 1] and list(source.ids) == [11, 12, 1]
     assert start_id(Words()) == 0
+    arrays, _, _ = features(example, Words(), TARGETS, 10, 10, start=2)  # BART begins with EOS
+    assert list(arrays["tokens"]) == [2, 30]
 
 
 def test_a_cls_heads_features_are_its_tokens_their_types_and_one_label():

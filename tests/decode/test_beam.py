@@ -32,6 +32,7 @@ def run(model, params, prompts, sources=None, capacity=30, **options):
     lengths = np.full(len(prompts), prompts.shape[1], np.int32)
     sources = np.arange(len(prompts)) if sources is None else sources
     options = {"early_stopping": False, "length_penalty": 1.0, "eos": [1, -1], "pad": 0, **options}
+    options["settings"] = decode.settings(len(prompts), min_new=options.pop("min_new", 0))
     return jax.device_get(decode.search(
         model.step, jax.tree.map(jnp.asarray, params), prompts, lengths,
         model.empty(sources, capacity), **options))
@@ -147,7 +148,7 @@ def test_one_beam_is_greedy(recency, pad_right):
     tokens, lengths = pad_right(recency.prompts)
     request = (recency.step, recency.params, tokens, lengths, recency.empty(range(4), 40))
     greedy = decode.generate(*request, decode.settings(4), decode.keys(range(4)),
-                             max_new_tokens=12, eos=[1, 6, -1], pad=10)
+                             max_new_tokens=12, eos=[1, 6, -1], pad=10, keep_cache=True)
     beam = decode.search(*request, beams=1, max_new_tokens=12, length_penalty=0.0,
                          early_stopping=True, eos=[1, 6], pad=10)
     assert np.array_equal(beam.tokens[:, 0], greedy.tokens)

@@ -156,7 +156,7 @@ def test_a_second_turn_continues_the_cache_of_the_first(recency):
     request = {"max_new_tokens": 6, "eos": [EOS], "pad": PAD}
     settings, keys = decode.settings(1), decode.keys([0])
     continued = decode.generate(step, params, second, np.array([2]), held, settings, keys,
-                                **request)
+                                keep_cache=True, **request)
     joined = decode.generate(step, params, np.concatenate([first, second], 1), np.array([6]),
                              recency.empty([1], 40), settings, keys, **request)
     assert continued.tokens.tolist() == joined.tokens.tolist()
@@ -165,18 +165,22 @@ def test_a_second_turn_continues_the_cache_of_the_first(recency):
                         **{**request, "max_new_tokens": 35})
 
 
-@pytest.mark.parametrize("setting", [{"temperature": 1.0}, {"temperature": 1.6, "top_k": 6},
-                                     {"temperature": 1.5, "top_p": 0.85}])
+@pytest.mark.parametrize("setting", [
+    {"temperature": 1.0}, {"temperature": 1.6, "top_k": 6}, {"temperature": 1.5, "top_p": 0.85},
+    {"temperature": 1.7, "min_p": 0.1}, {"temperature": 1.7, "typical_p": 0.8},
+    {"temperature": 1.9, "top_k": 9, "top_p": 0.97, "min_p": 0.01, "typical_p": 0.95,
+     "repetition_penalty": 1.6, "bad_words": [[5], [4, 7], [3, 4, 2]]}])
 def test_draws_follow_the_warped_distribution(recency, setting):
-    draws = 20_000
+    draws = 100_000
     settings = decode.settings(draws, **setting)
     out = decode.generate(
         recency.step, recency.params, np.tile(np.array([[3, 4]], np.int32), (draws, 1)),
         np.full(draws, 2, np.int32), recency.empty(np.zeros(draws), 4), settings,
         decode.keys(np.arange(draws)), max_new_tokens=1, eos=[EOS], pad=PAD)
-    logits = recency.logits([3, 4], 0)
-    warped = decode.warp(logits[None].astype(np.float32), decode.settings(1, **setting))[0]
-    expected = np.asarray(jax.nn.softmax(warped)) * draws
+    logits, one = recency.logits([3, 4], 0)[None].astype(np.float32), decode.settings(1, **setting)
+    processed = decode.process(logits, one, np.array([[3, 4]]), np.zeros((1, 1), np.int32), np.zeros(1, np.int32),
+                               np.array([EOS]))
+    expected = np.asarray(jax.nn.softmax(decode.warp(processed, one)[0])) * draws
     counts = np.bincount(out.tokens[:, 0], minlength=len(expected))
     assert not counts[expected == 0].any()
     likely = expected > 5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t5tasks import decode
-from t5tasks.decode.warp import suppress
+from t5tasks.decode.process import suppress
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 RANDOM = np.random.RandomState(1)
@@ -67,6 +67,34 @@ def test_a_wide_vocabulary_keeps_the_set_that_sorting_keeps():
     for row in range(6):
         expected = kept_by_sorting(logits[row], 1.0, top_k[row], top_p[row])
         assert np.array_equal(kept[row], expected), row
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_typical_and_min_p_keep_the_set_that_sorting_keeps(name):
+    """In float64; a token whose distance from the entropy float32 cannot tell from the last kept one may differ."""
+    row = ROWS[name].astype(np.float32)
+    cases = [(t, m, p) for t in (0.5, 1.0, 1.6) for m in (0.0, 0.01, 0.3, 1.0)
+             for p in (1.0, 0.97, 0.7, 0.303, 0.05, 1e-5)]
+    temperature, min_p, typical_p = zip(*cases, strict=True)
+    settings = decode.settings(len(cases), temperature=temperature, min_p=min_p, typical_p=typical_p)
+    out = np.asarray(jax.jit(decode.warp)(np.tile(row, (len(cases), 1)), settings))
+    told_apart = 0
+    for (temperature, least, mass), warped in zip(cases, out, strict=True):
+        scaled = (row.astype(np.float64) - row.max()) / temperature
+        scaled[(scaled < np.finfo(np.float32).min) | (np.exp(scaled) < least)] = -np.inf
+        probabilities = np.exp(scaled) / np.exp(scaled).sum()
+        held = probabilities > 0
+        information = -np.log(probabilities, where=held, out=np.full(len(row), np.inf))
+        distance = np.abs(information - (probabilities[held] * information[held]).sum())
+        order = np.argsort(distance, kind="stable")
+        reached = np.cumsum(probabilities[order])
+        last = distance[order[np.argmax(reached >= mass - 1e-6)]] if mass < 1 else np.inf
+        sure = np.abs(distance - last) > 1e-4 * np.maximum(distance, 1) if mass < 1 else np.ones(len(row), bool)
+        sure &= scaled > -80  # below, float32 has no probability
+        assert np.array_equal((warped > -np.inf)[sure], ((distance <= last) & (scaled > -np.inf))[sure])
+        assert (warped > -np.inf).any()
+        told_apart += (held & sure & (distance > last)).any()
+    assert told_apart or name in ("peaked", "equal")
 
 
 def test_probabilities_are_those_of_transformers():

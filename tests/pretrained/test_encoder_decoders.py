@@ -272,3 +272,11 @@ def test_scanned_on_a_mesh_equals_the_reference(name):
     loaded = pretrained.load(FIXTURES / name, mesh=mesh, overrides=F32 | {"layer_loop": "scan"})
     inputs, expected = batch(name, "left")
     np.testing.assert_allclose(loaded.forward(**inputs), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "token", "start"), [
+    ("bart", None, 2), ("bart", 0, 0), ("mbart", None, -1), ("mbart", 7, 7), ("marian", 198, 198), ("t5_v1_0", 0, 0),
+    ("t5_v1_0", None, -1), ("umt5", 5, 5)])
+def test_the_decoder_begins_where_the_folder_says(changed, name, token, start):
+    """Without the field: BART with EOS; T5 and mBART leave it to their tokenizers."""
+    assert pretrained.read_config(changed(name, {"decoder_start_token_id": token})).start_token == start
