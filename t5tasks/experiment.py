@@ -81,9 +81,11 @@ class Experiment:
 
     @property
     def start(self) -> int | None:
-        """What an encoder-decoder's decoder begins with, where its checkpoint says."""
+        """What an encoder-decoder's decoder begins with: its checkpoint's choice, else the tokenizer's."""
+        if self.form.architecture != "encoder_decoder":
+            return None
         token = self.model.config.start_token
-        return None if token < 0 else token
+        return feature_functions.start_id(self.tokenizer) if token < 0 else token
 
     def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
         """One record's features and tokens, see data.features.features; ids are in the vocabulary."""

@@ -159,9 +159,7 @@ class Predictor:
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
             check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
-            first = feature_functions.start_id(experiment.tokenizer) if experiment.start is None else experiment.start
-            start = np.asarray([first], np.int32)
-            return {"source_tokens": source.ids, "tokens": start}
+            return {"source_tokens": source.ids, "tokens": np.asarray([experiment.start], np.int32)}
         pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
         tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
         check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")

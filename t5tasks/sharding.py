@@ -10,6 +10,7 @@ kernel does: A has the kernel's inputs, B its outputs, and the rank is whole on 
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -93,6 +94,23 @@ def check_batch(mesh: Mesh, size: int, name: str = "batch.size") -> None:
 def path_name(path: tuple[Any, ...]) -> str:
     """A tree path as text: `decoder/layer_0/attention/query/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """Path → leaf of a parameter tree."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flat`; a folder without leaves is not in the tree."""
+    tree: dict[str, Any] = {}
+    for path, leaf in sorted(leaves.items()):
+        *folders, last = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return tree
 
 
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:

@@ -35,8 +35,9 @@ from t5tasks.models.config import ModelConfig
 from t5tasks.models.model import Model, Parameters
 from t5tasks.pretrained import families, files
 from t5tasks.pretrained.forward import Pretrained
-from t5tasks.pretrained.parameters import flat, nested, shapes
+from t5tasks.pretrained.parameters import shapes
 from t5tasks.pretrained.table import Row, Shape, Table
+from t5tasks.sharding import flat, nested
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -22,9 +22,10 @@ from t5tasks.models.model import Model, Parameters
 from t5tasks.pretrained import families, fields, files
 from t5tasks.pretrained.fields import Foreign
 from t5tasks.pretrained.files import FLOATS, Tensors
-from t5tasks.pretrained.parameters import flat, running_shapes, shapes
+from t5tasks.pretrained.parameters import running_shapes, shapes
 from t5tasks.pretrained.table import Family, Row, Shape, Table
 from t5tasks.pretrained.writing import Numbers, Target, write, write_json
+from t5tasks.sharding import flat
 
 LIMIT = 5 * 10**9  # bytes of one file, as the reference has it
 

@@ -45,7 +45,8 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
     foreign = read_json(folder / CONFIG)
     if foreign.get("auto_map"):
         raise ValueError(f"{folder / CONFIG}: auto_map asks to run code from the folder "
-                         "(trust_remote_code), which is never done; use a checkpoint without it")
+                         "(trust_remote_code), which is never done; delete auto_map to load it as the family "
+                         f"{foreign.get('model_type')!r}, if it is one, or use a checkpoint without it")
     if foreign.get("quantization_config"):
         raise ValueError(f"{folder / CONFIG}: quantization_config is not supported; use the "
                          "checkpoint in float32, bfloat16 or float16")

@@ -23,7 +23,7 @@ from t5tasks.models.model import Model, Parameters
 from t5tasks.pretrained import copying
 from t5tasks.pretrained.files import Tensors
 from t5tasks.pretrained.table import Row, Shape, Table
-from t5tasks.sharding import parameter_spec, path_name
+from t5tasks.sharding import flat, nested, parameter_spec
 
 # Parameters that a checkpoint may lack: they begin fresh, and are announced.
 FRESH = ("head/pooler/", "head/classifier/", "head/transform", "head/bias")
@@ -242,23 +242,6 @@ def running_shapes(model: Model) -> dict[str, Shape]:
     """`shapes` in the form that the model runs on."""
     unrolled = nested({path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in shapes(model.config).items()})
     return {path: leaf.shape for path, leaf in flat(jax.eval_shape(model.running_form, unrolled)).items()}
-
-
-def flat(tree: Any) -> dict[str, Any]:
-    """Path → leaf of a parameter tree."""
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def nested(leaves: Mapping[str, Any]) -> Parameters:
-    """The inverse of `flat`."""
-    tree: Parameters = {}
-    for path, leaf in sorted(leaves.items()):
-        *folders, last = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree
 
 
 def _partner(path: str) -> str:

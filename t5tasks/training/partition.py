@@ -15,8 +15,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ import numpy as np
 from t5tasks.models import adapters, stack
 from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model, Parameters
-from t5tasks.sharding import path_name
+from t5tasks.sharding import flat, nested
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +43,16 @@ class Partition:
 
     def split(self, parameters: Parameters) -> tuple[Parameters, Parameters]:
         """The parameters (or their shapes) that are trained, adapters left out, and those that are kept."""
-        leaves = _flat(parameters)
-        return (_nested({path: leaf for path, leaf in leaves.items() if path not in self.kept}),
-                _nested({path: leaf for path, leaf in leaves.items() if path in self.kept}))
+        leaves = flat(parameters)
+        return (nested({path: leaf for path, leaf in leaves.items() if path not in self.kept}),
+                nested({path: leaf for path, leaf in leaves.items() if path in self.kept}))
 
     def begin(self, trained: Parameters, kept: Parameters, key: jax.Array) -> Parameters:
         """What is trained, with fresh adapters for kernels of what is kept."""
         if not self.adapted:
             return trained
-        kernels = {path: leaf.shape for path, leaf in _flat(kept).items() if path in self.adapted}
-        return _nested(_flat(trained) | adapters.begin(kernels, self.lora.rank, key))
+        kernels = {path: leaf.shape for path, leaf in flat(kept).items() if path in self.adapted}
+        return nested(flat(trained) | adapters.begin(kernels, self.lora.rank, key))
 
     def join(self, trained: Parameters, kept: Parameters) -> Parameters:
         """All parameters of the model, adapters added; for use inside a compiled program."""
@@ -109,7 +108,7 @@ def identity(model: Model, parameters: Parameters) -> str:
     """Sixteen hexadecimal digits that depend on every bit of every parameter, on its place and its
     path, and on neither the mesh nor the form of layers."""
     sums = jax.jit(lambda tree: jax.tree.map(_checksum, model.unrolled_form(tree)))(parameters)
-    told = {path: int(np.asarray(number)) for path, number in _flat(sums).items()}
+    told = {path: int(np.asarray(number)) for path, number in flat(sums).items()}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -169,7 +168,7 @@ def _matching(pattern: str, setting: str, paths: Collection[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=16)
 def _paths(model: Model) -> tuple[str, ...]:
-    return tuple(_flat(model.unrolled_form_shapes(jax.eval_shape(model.init, jax.random.key(0)))))
+    return tuple(flat(model.unrolled_form_shapes(jax.eval_shape(model.init, jax.random.key(0)))))
 
 
 def _running(model: Model, path: str) -> str:
@@ -184,19 +183,3 @@ def _uneven(model: Model, chosen: Collection[str]) -> list[str]:
     for path in _paths(model):
         siblings.setdefault(_running(model, path), set()).add(path)
     return [path for path in sorted(chosen) if not siblings[_running(model, path)] <= {*chosen}]
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _nested(leaves: Mapping[str, Any]) -> Parameters:
-    """The tree of these paths; folders without leaves are not in it."""
-    tree: Parameters = {}
-    for path, leaf in sorted(leaves.items()):
-        *folders, last = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree

@@ -17,7 +17,7 @@ from t5tasks import pretrained, sharding
 from t5tasks.models import adapters as pure
 from t5tasks.models.adapters import Lora
 from t5tasks.pretrained import adapters
-from t5tasks.pretrained.parameters import nested, shapes
+from t5tasks.pretrained.parameters import shapes
 from t5tasks.pretrained.resizing import resize
 
 HERE = pathlib.Path(__file__).parent
@@ -66,7 +66,7 @@ def drawn(base, pattern, rank, full=()):
             inputs, folder = pure.input_axes(path), path.removesuffix("kernel")
             leaves |= {f"{folder}lora_a": random.randn(*shape[:inputs], rank),
                        f"{folder}lora_b": random.randn(rank, *shape[inputs:])}
-    return nested({path: jnp.asarray(leaf, jnp.float32) for path, leaf in leaves.items()})
+    return sharding.nested({path: jnp.asarray(leaf, jnp.float32) for path, leaf in leaves.items()})
 
 
 def same(left, right):

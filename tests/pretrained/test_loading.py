@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from t5tasks import pretrained
+from t5tasks import pretrained, sharding
 from t5tasks.models.model import Model
 from t5tasks.pretrained import copying, parameters
 from t5tasks.pretrained.table import Row
@@ -111,7 +111,7 @@ def test_the_layers_that_are_not_traced_have_the_shapes_of_those_that_are(name):
     config = pretrained.read_config(FIXTURES / name)
     for loop in ("unroll", "scan") if config.first_norm else ("unroll",):
         model = Model(dataclasses.replace(config, layer_loop=loop))
-        traced = parameters.flat(jax.eval_shape(model.init, jax.random.key(0)))
+        traced = sharding.flat(jax.eval_shape(model.init, jax.random.key(0)))
         assert parameters.running_shapes(model) == {path: leaf.shape for path, leaf in traced.items()}
 
 
