@@ -96,10 +96,10 @@ refresh
 # shellcheck source=/dev/null
 . "$venv/bin/activate"
 
-# One heap of large pages that malloc keeps: a training step allocates and frees gigabytes of
-# temporaries, and without this a third of its time on a CPU goes into page faults. glibc reads
-# it once, before Python starts; other systems ignore it.
-heap=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
+# One heap that malloc keeps: a training step allocates and frees gigabytes of temporaries, and
+# without this a third of its time on a CPU goes into page faults. glibc reads it once, before
+# Python starts; other systems ignore it.
+heap=glibc.malloc.mmap_max=0:glibc.malloc.arena_max=1
 heap=$heap:glibc.malloc.trim_threshold=8589934592:glibc.malloc.top_pad=268435456
 case ${GLIBC_TUNABLES:-} in
   *glibc.malloc.*) ;;
