@@ -8,16 +8,15 @@ the three kinds take turns, with the files in the page cache: load_file (NumPy a
 load on one device, and load on eight simulated CPU devices as a mesh of fsdp 2 x tensor 4. Both
 loads bring every number into f32 and turn most weights over; of a BF16 folder they write 2 GB.
 
-On two cores of a shared AMD EPYC, other work beside, 2026-11-23: times load_file's, as minimum,
-median and maximum of 3 to 5 repetitions.
+On two cores of an otherwise idle AMD EPYC, 2026-11-23: times load_file's, as minimum, median and
+maximum of 5 repetitions (BF16: 3).
 
     environment              folder  one device          2x4 mesh            load_file's median
-    scripts/environment.sh   F32     0.28  0.39  0.92    0.31  0.38  0.83    3.3 s
-    scripts/environment.sh   BF16    0.98  1.22  2.58    0.98  1.16  2.77    2.5 s
-    none                     F32     1.05  1.29  1.47    1.37  1.64  1.72    0.9 s
+    scripts/environment.sh   F32     1.19  1.20  1.24    1.22  1.26  1.28    0.54 s
+    none                     F32     1.40  1.45  1.63    1.44  1.49  1.64    0.47 s
+    none                     BF16    2.50  2.64  2.80    2.60  2.71  2.98    0.52 s
 
-load_file itself is slow where the heap asks for huge pages: the machine is a virtual one, without
-any at hand. Peak memory, of which 0.35 GB is Python and JAX: F32 1.35 GB (load_file 2.13 GB, the mapped file
+Peak memory, of which 0.35 GB is Python and JAX: F32 1.35 GB (load_file 2.13 GB, the mapped file
 included), BF16 2.24 GB.
 """
 
