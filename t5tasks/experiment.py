@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -35,6 +34,7 @@ from t5tasks.models import config as model_config
 from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model
 from t5tasks.pretrained.resizing import resize
+from t5tasks.pretrained.writing import whole
 from t5tasks.tasks.task import Form, Options, Record, Task
 from t5tasks.training import partition as partitions
 from t5tasks.training.partition import Partition
@@ -204,7 +204,8 @@ def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | No
     if path:
         tokenizer = tokenizers.load(path)
         if kept is not None:
-            _whole(kept, tokenizer.save)
+            with whole(kept) as partial:
+                tokenizer.save(partial)
         return tokenizer
     if jax.process_count() > 1:
         raise ValueError("several processes cannot train one tokenizer: make it first with "
@@ -215,23 +216,12 @@ def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | No
         tokenizers.train(corpus(), config.tokenizer.size, folder, config.tokenizer.kind)
 
     if kept is not None:
-        _whole(kept, train)
+        with whole(kept) as partial:
+            train(partial)
         return tokenizers.load(kept)
     with tempfile.TemporaryDirectory() as folder:
         train(pathlib.Path(folder))
         return tokenizers.load(folder)
-
-
-def _whole(folder: pathlib.Path, fill: Callable[[pathlib.Path], Any]) -> None:
-    """Makes a folder that is complete or absent: filled under another name, then renamed."""
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        fill(partial)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[str]:

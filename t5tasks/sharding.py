@@ -149,8 +149,7 @@ def optimizer_shardings(state: Any, parameters: Any, mesh: Mesh) -> Any:
     A leaf belongs to the parameter whose path ends its own (`0/mu/decoder/.../kernel`). Factored
     statistics and counters have other shapes; they are small and lie whole on every device.
     """
-    shapes = {path_name(path): leaf.shape
-              for path, leaf in jax.tree_util.tree_flatten_with_path(parameters)[0]}
+    shapes = {path: leaf.shape for path, leaf in flat(parameters).items()}
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         parts = path_name(path).split("/")

@@ -14,12 +14,9 @@ one of rank n r: their A lie below each other, their B side by side, each on the
 import collections
 import dataclasses
 import itertools
-import json
 import math
-import os
 import pathlib
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -37,6 +34,7 @@ from t5tasks.pretrained import families, files
 from t5tasks.pretrained.forward import Pretrained
 from t5tasks.pretrained.parameters import shapes
 from t5tasks.pretrained.table import Row, Shape, Table
+from t5tasks.pretrained.writing import new_folder, whole, write_json
 from t5tasks.sharding import flat, nested
 
 CONFIG = "adapter_config.json"
@@ -92,21 +90,13 @@ def save(folder: str | pathlib.Path, model: Model, trained: Parameters, lora: Lo
     Raises:
       ValueError: the folder is not empty, or something trained has no place in PEFT's format.
     """
-    folder = pathlib.Path(folder).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty; name a new folder")
+    folder = new_folder(folder)
     config, arrays = _written(model, trained, lora, pathlib.Path(source), str(source) if name is None else name)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        (partial / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    with whole(folder) as partial:
+        write_json(partial / CONFIG, config)
         # It writes an array's memory as it lies, whatever its strides.
         in_order = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         safetensors.numpy.save_file(in_order, partial / WEIGHTS, {"format": "pt"})
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load(folder: str | pathlib.Path, base: Pretrained) -> Pretrained:

@@ -92,6 +92,19 @@ def encoder(name: str) -> tuple[Row, ...]:
     )
 
 
+def masked_head(transform: str, normed: str, head: str) -> tuple[Row, ...]:
+    """The rows of the masked-language head: its linear map, its norm, and what leads to the words."""
+    return (
+        *linear(transform, "head/transform"),
+        *norm(normed, "head/transform_norm"),
+        # The bias has two names, of which an untied head reads only the second.
+        Row(f"{head}.bias", "head/bias", tied=True),
+        Row(f"{head}.decoder.bias", "head/bias"),
+        Row(f"{head}.decoder.weight", "embedding", tied=True),
+        Row(f"{head}.decoder.weight", "head/words/kernel", "transpose"),
+    )
+
+
 FAMILY = Family(
     model_types=("bert",),
     heads={
@@ -115,13 +128,7 @@ FAMILY = Family(
             *linear("bert.pooler.dense", "head/pooler"),
             *linear("classifier", "head/classifier"),
             *linear("qa_outputs", "head/classifier", where=lambda config: config.head == "span"),
-            *linear("cls.predictions.transform.dense", "head/transform"),
-            *norm("cls.predictions.transform.LayerNorm", "head/transform_norm"),
-            # The bias has two names, of which an untied head reads only the second.
-            Row("cls.predictions.bias", "head/bias", tied=True),
-            Row("cls.predictions.decoder.bias", "head/bias"),
-            Row("cls.predictions.decoder.weight", "embedding", tied=True),
-            Row("cls.predictions.decoder.weight", "head/words/kernel", "transpose"),
+            *masked_head("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions"),
         ),
     ),
 )

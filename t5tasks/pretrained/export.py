@@ -7,7 +7,6 @@ names, each in its own number format, and every field of config.json that is sti
 
 import collections
 import dataclasses
-import os
 import pathlib
 import re
 import shutil
@@ -24,7 +23,7 @@ from t5tasks.pretrained.fields import Foreign
 from t5tasks.pretrained.files import FLOATS, Tensors
 from t5tasks.pretrained.parameters import running_shapes, shapes
 from t5tasks.pretrained.table import Family, Row, Shape, Table
-from t5tasks.pretrained.writing import Numbers, Target, write, write_json
+from t5tasks.pretrained.writing import Numbers, Target, new_folder, whole, write, write_json
 from t5tasks.sharding import flat
 
 LIMIT = 5 * 10**9  # bytes of one file, as the reference has it
@@ -65,9 +64,7 @@ def save(folder: str | pathlib.Path, model: Model, parameters: Parameters,
     Raises:
       ValueError: the folder is not empty, or the model or its parameters cannot be expressed so.
     """
-    folder = pathlib.Path(folder).absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty; name a new folder")
+    folder = new_folder(folder)
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(FLOATS)}")
     leaves = flat(parameters)
@@ -78,20 +75,12 @@ def save(folder: str | pathlib.Path, model: Model, parameters: Parameters,
     else:
         foreign, targets = _like(pathlib.Path(str(source)), tensors, model.config, labels, dtype)
     here = jax.process_index() == 0
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
+    with whole(folder, here) as partial:
         if here:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
             write_json(partial / files.CONFIG, foreign)
             if texts := tokenizer_folder or source:
                 _copy_texts(pathlib.Path(texts), partial)
         write(partial, targets, Numbers(leaves, tensors), limit, here)
-        if here:
-            partial.replace(folder)
-    finally:
-        if here:
-            shutil.rmtree(partial, ignore_errors=True)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"{folder} is written")
 

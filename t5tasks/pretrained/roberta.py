@@ -9,7 +9,7 @@ from typing import Any
 
 from t5tasks.pretrained import bert, fields
 from t5tasks.pretrained.fields import Foreign
-from t5tasks.pretrained.table import Family, Row, Table, linear, norm
+from t5tasks.pretrained.table import Family, Table, linear
 
 # model_type → the reference's default of vocab_size.
 VOCABULARIES = {"roberta": 50265, "xlm-roberta": 30522}
@@ -70,13 +70,7 @@ FAMILY = Family(
             *linear("classifier.out_proj", "head/classifier", where=lambda config: config.head == "cls"),
             *linear("classifier", "head/classifier", where=lambda config: config.head == "token"),
             *linear("qa_outputs", "head/classifier", where=lambda config: config.head == "span"),
-            *linear("lm_head.dense", "head/transform"),
-            *norm("lm_head.layer_norm", "head/transform_norm"),
-            # The bias has two names, of which an untied head reads only the second.
-            Row("lm_head.bias", "head/bias", tied=True),
-            Row("lm_head.decoder.bias", "head/bias"),
-            Row("lm_head.decoder.weight", "embedding", tied=True),
-            Row("lm_head.decoder.weight", "head/words/kernel", "transpose"),
+            *bert.masked_head("lm_head.dense", "lm_head.layer_norm", "lm_head"),
         ),
     ),
 )

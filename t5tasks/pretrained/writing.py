@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors to be written, and where their numbers are, in; safetensors files out, one tensor at a time."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,6 +87,34 @@ class Numbers:
         if not leaf.is_fully_addressable and isinstance(leaf.sharding, NamedSharding):
             leaf = _replicating(leaf.sharding.mesh)(leaf)
         return np.asarray(leaf)
+
+
+def new_folder(folder: str | pathlib.Path) -> pathlib.Path:
+    """The folder's absolute path; raises ValueError unless it does not exist or is empty."""
+    folder = pathlib.Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty; name a new folder")
+    return folder
+
+
+@contextlib.contextmanager
+def whole(folder: pathlib.Path, here: bool = True) -> Iterator[pathlib.Path]:
+    """A place to fill that becomes the folder at the end: so that is complete or absent, never half.
+
+    Args:
+      here: whether this process fills it; in others nothing is made.
+    """
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        if here:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        yield partial
+        if here:
+            partial.replace(folder)
+    finally:
+        if here:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write(folder: pathlib.Path, targets: Sequence[Target], numbers: Numbers, limit: int, here: bool) -> None:

@@ -129,10 +129,8 @@ class Checkpoints:
 
     def _check(self, step: int, expected: Any) -> None:
         """Compares names, shapes and dtypes: orbax would cast, and pad what does not fit."""
-        stored = {sharding.path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(
-            self._manager.item_metadata(step)["parameters"].tree)[0]}
-        wanted = {sharding.path_name(path): leaf for path, leaf in
-                  jax.tree_util.tree_flatten_with_path(expected)[0]}
+        stored = sharding.flat(self._manager.item_metadata(step)["parameters"].tree)
+        wanted = sharding.flat(expected)
         for path in sorted({*wanted, *stored}):
             here, there = wanted.get(path), stored.get(path)
             if here is not None and there is not None and here.shape == tuple(there.shape) \
