@@ -19,9 +19,8 @@ from typing import Any
 import sentencepiece
 
 from t5tasks.data.sentencepiece_tokenizer import spell
+from t5tasks.data.tokenizer_folder import MARIAN_FILES
 from t5tasks.data.tokenizer_interface import Base, Encoding, placed, special_ids
-
-FILES = ("source.spm", "target.spm", "vocab.json")
 
 # A text may begin with the language to translate into, such as ">>fra<<", where the model knows several.
 LANGUAGE = re.compile(r">>.*?<<", re.DOTALL)
@@ -80,5 +79,5 @@ class MarianTokenizer(Base):
     def save(self, folder: str | pathlib.Path) -> None:
         """Writes source.spm, target.spm, vocab.json and tokenizer_config.json."""
         protos, content = self._files
-        for name, each in zip(FILES, (*protos, content), strict=True):
+        for name, each in zip(MARIAN_FILES, (*protos, content), strict=True):
             self._write(folder, name, each)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from t5tasks.data.downloads import refuse_leftovers
 from t5tasks.data.tokenizer_interface import SETTINGS_FILE, named_special, tokenizer_class
 
 SENTENCEPIECE_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.model", "sentencepiece.bpe.model")
@@ -106,13 +107,8 @@ def check_class(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
 
 def content(path: pathlib.Path) -> bytes:
     """The bytes of the file, refused where a download left something else under its name."""
+    refuse_leftovers(path, "a tokenizer")
     found = path.read_bytes()
-    if not found:
-        raise ValueError(f"{path} is empty: expected a tokenizer")
-    if found.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a Git LFS pointer, not the file: fetch it with git lfs pull")
-    if found[:64].lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise ValueError(f"{path} is an HTML page, not a tokenizer: download the raw file")
     if path.suffix == ".model" and re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", found):
         raise ValueError(f"{path} is a tiktoken table, not a SentencePiece model; {EXPORT}")
     return found

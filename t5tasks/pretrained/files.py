@@ -16,6 +16,8 @@ import numpy as np
 import safetensors
 from numpy.lib.array_utils import byte_bounds
 
+from t5tasks.data.downloads import refuse_leftovers
+
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,7 +30,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file; raises ValueError where there is none."""
     if not path.is_file():
         raise ValueError(f"{path} does not exist: expected a Hugging Face model folder with {CONFIG}")
-    _refuse_leftovers(path)
+    refuse_leftovers(path, "a JSON file")
     try:
         found = json.loads(path.read_bytes())
     except ValueError as error:  # malformed JSON, or bytes that are not UTF-8
@@ -163,7 +165,7 @@ class Tensors:
 
 def _header(path: pathlib.Path) -> dict[str, Stored]:
     """The tensors of one safetensors file (huggingface.co/docs/safetensors, "Format")."""
-    _refuse_leftovers(path)
+    refuse_leftovers(path, "a safetensors file")
     try:
         with safetensors.safe_open(path, "numpy"):  # checks that the header tells the truth
             pass
@@ -177,18 +179,6 @@ def _header(path: pathlib.Path) -> dict[str, Stored]:
     return {name: Stored(path, about["dtype"], tuple(about["shape"]),
                          *(8 + length + offset for offset in about["data_offsets"]))
             for name, about in header.items()}
-
-
-def _refuse_leftovers(path: pathlib.Path) -> None:
-    """Raises ValueError where a download left something else under the file's name."""
-    with path.open("rb") as file:
-        opening = file.read(64).lstrip().lower()
-    if opening.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a Git LFS pointer, not the file: fetch it with `git lfs pull`")
-    if opening.startswith((b"<!doctype", b"<html")):
-        raise ValueError(f"{path} is an HTML page, not the file: download the raw file")
-    if not opening:
-        raise ValueError(f"{path} is empty: download it again")
 
 
 def _no_weights(folder: pathlib.Path) -> str:
