@@ -156,12 +156,15 @@ def _object(value: Any, place: str) -> Record:
 
 
 def _document(path: pathlib.Path, layout: Layout) -> list[Any]:
-    """The list of a JSON file, or the list under its "data"."""
+    """The list of a JSON file, the list under its "data", or its objects by their names, which become their "id"."""
     text = "".join(line for _, line in _lines(path, layout.encoding))
     found = _json(text, path, 1)
+    if isinstance(found, dict) and "data" not in found and all(isinstance(one, dict) for one in found.values()):
+        return [{"id": name, **one} for name, one in found.items()]
     found = found.get("data") if isinstance(found, dict) else found
     if not isinstance(found, list):
-        raise ValueError(f'{path}: expected a JSON list of objects, or an object with it as "data"')
+        raise ValueError(f'{path}: expected a JSON list of objects, an object with it as "data", or an object of '
+                         "objects")
     return found
 
 

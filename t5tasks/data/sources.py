@@ -9,6 +9,7 @@
 Every source understands the same edits. They are done in this order, so that all of them speak of
 the fields as the source names them:
 
+    convert=gsm8k                 makes a public data set's record the task's (`conversions`); done first
     where=label:0|1,lang:en       keeps the records that fit every condition
     values=label:0=no|1=yes       replaces values, in lists too; a value without a rule is an error
     columns=a,b                   keeps these fields (of csv and tsv without a header, parallel and
@@ -34,10 +35,10 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet
 
-from t5tasks.data import formats, world
+from t5tasks.data import conversions, formats, world
 from t5tasks.data.formats import Located, Record, nearest
 
-EDITS = ("columns", "rename", "values", "where", "skip", "limit")
+EDITS = ("convert", "columns", "rename", "values", "where", "skip", "limit")
 OPTIONS = {
     "builtin": ("size", "seed", *EDITS),
     "file": ("format", "encoding", "strip_prefix", *EDITS),
@@ -91,6 +92,7 @@ class Spec:
 class Edits:
     """What is done to every record after reading; see the module's first lines."""
 
+    convert: str
     where: dict[str, frozenset[str]]
     values: dict[str, dict[str, str]]
     columns: tuple[str, ...]
@@ -119,7 +121,7 @@ def load(spec: str, task: str = "") -> datasets.Dataset:
       ValueError: what `read` raises, and a column whose values are not all of one type.
     """
     source, edits = _parse(spec)
-    if source.scheme != "hub" or edits.values or edits.where:
+    if source.scheme != "hub" or edits.convert or edits.values or edits.where:
         return _in_memory(formats.table(_records(source, edits, task), spec))
     dataset = _hub(source)
     for name in edits.named:
@@ -193,7 +195,10 @@ def _edits(spec: Spec) -> Edits:
         for field, texts in spec.pairs("where").items()
     }
     columns = tuple(unquote(name) for name in spec.names("columns"))
-    return Edits(where, values, columns, rename, spec.number("skip", 0) or 0, spec.number("limit", 1))
+    convert = spec.options.get("convert", "")
+    if convert and convert not in conversions.CONVERSIONS:
+        raise ValueError(f"unknown convert={convert} in {spec.line}: {nearest(convert, conversions.CONVERSIONS)}")
+    return Edits(convert, where, values, columns, rename, spec.number("skip", 0) or 0, spec.number("limit", 1))
 
 
 def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
@@ -224,6 +229,8 @@ def _made(spec: Spec, task: str) -> list[Record]:
 def _edited(located: Iterable[Located], edits: Edits, line: str) -> Iterator[Located]:
     fitting = kept = 0
     for place, record in located:
+        if edits.convert:
+            record = conversions.convert(edits.convert, record, place)
         for name in edits.named:
             _require_field(name, record, place)
         if all(_text(record[name]) in accepted for name, accepted in edits.where.items()):
