@@ -67,12 +67,13 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
                       "final_fraction": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "beta1": 0.9,
                       "beta2": 0.999, "epsilon": 1e-8},
-        # method: greedy, sample or beam. length_normalised: divide a label's log-probability by
+        # method: greedy, sample or beam. samples: answers to each record, drawn independently, where the task
+        # does something with them (majority, pass@k). length_normalised: divide a label's log-probability by
         # its number of tokens (decoder form of classification). Filters (temperature to typical_p) act
         # in sampling; penalties, bad_words and forced tokens always: see decode/process.py. stop: texts
         # end before these strings (not in beam search). prefix: what an answer has to begin with.
         # forced_eos: an answer cut at max_new_tokens ends with EOS.
-        "decode": {"method": "greedy", "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
+        "decode": {"method": "greedy", "samples": 1, "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
                    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
                    "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
                    "bad_words": (), "stop": (), "prefix": "", "forced_eos": False, "beams": 4,

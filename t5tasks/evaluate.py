@@ -32,9 +32,12 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
     predictor = Predictor(run)
     counts = predictor.evaluate(trained.parameters, records)
     tokens = predictor.token_counts(trained.parameters, records)
+    baselines = run.task.baselines(list(records), run.options)
+    if run.task.metric == "perplexity":
+        baselines["unigram"] = predictor.unigram_perplexity(records)
     return {"source": source, "examples": len(records), "step": trained.step, "metric": run.task.metric,
             "figures": predictor.figures(counts, tokens),
-            "baselines": run.task.baselines(list(records), run.options),
+            "baselines": baselines,
             "notes": run.task.notes(counts, run.options)}
 
 

@@ -17,7 +17,7 @@ import logging
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from t5tasks import configuration, pretrained, sharding, tasks
 from t5tasks.data import batches, sources
 from t5tasks.data import features as feature_functions
 from t5tasks.data import tokenizer as tokenizers
-from t5tasks.data.features import Features, Tokens
+from t5tasks.data.features import Example, Features, Tokens
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models import config as model_config
 from t5tasks.models.adapters import Lora
@@ -89,14 +89,24 @@ class Experiment:
 
     def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
         """One record's features and tokens, see data.features.features; ids are in the vocabulary."""
-        example = self.form.preprocess(record, self.options)
         batch = self.config.batch
+        example = self.example(record, batch.length + 1)
         features, tokens, source = feature_functions.features(
             example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
         for name in ("tokens", "targets", "source_tokens"):
             if name in features and features[name].size and np.ndim(features[name]):
                 check_ids(features[name], self.model.config.vocabulary, name)
         return features, tokens, source
+
+    def example(self, record: Record, length: int) -> Example:
+        """The record as the form sees it, shortened by the form's own rule until it has at most `length` tokens
+        (the end is cut off where that is not enough: `data.features.tokenise`)."""
+        example = self.form.preprocess(record, self.options)
+        while (shorter := self.form.shorten(record)) is not None:
+            if len(feature_functions.tokenise(example.pieces, self.tokenizer).ids) <= length:
+                break
+            record, example = shorter, self.form.preprocess(shorter, self.options)
+        return example
 
     def training_features(self, record: Record) -> Features | None:
         """What a record trains on; None where nothing of it is graded."""
@@ -135,7 +145,8 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
-    tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()))
+    tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()), task.control)
+    form = task.bind(form, options, tokenizer)
     shape = find_model(config, form, options, tokenizer, workdir)
     _check_lengths(config, shape)
     if config.lora.rank and not config.pretrained:
@@ -191,11 +202,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | None,
-                   corpus: Callable[[], Iterable[str]]) -> Tokenizer:
+                   corpus: Callable[[], Iterable[str]], control: Sequence[str] = ()) -> Tokenizer:
     """The workdir's tokenizer, else the config's, else the pretrained folder's, else a new one.
 
     Args:
       corpus: called for the training texts when one has to be trained.
+      control: the control tokens that it then gets.
     """
     kept = None if workdir is None else workdir / "tokenizer"
     if kept is not None and kept.exists():
@@ -213,7 +225,7 @@ def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | No
     log.info("training a tokenizer of %d pieces", config.tokenizer.size)
 
     def train(folder: pathlib.Path) -> None:
-        tokenizers.train(corpus(), config.tokenizer.size, folder, config.tokenizer.kind)
+        tokenizers.train(corpus(), config.tokenizer.size, folder, config.tokenizer.kind, control)
 
     if kept is not None:
         with whole(kept) as partial:

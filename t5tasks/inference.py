@@ -44,6 +44,9 @@ class Predictor:
         if settings.method not in METHODS:
             raise ValueError(f"config.decode.method is {settings.method!r}, expected one of "
                              f"{', '.join(METHODS)}")
+        if settings.samples < 1 or (settings.samples > 1 and settings.method != "sample"):
+            raise ValueError(f"config.decode.samples is {settings.samples} and config.decode.method "
+                             f"{settings.method!r}; several samples need the method sample, and there is at least one")
         if settings.method == "beam" and settings.stop:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
@@ -112,6 +115,16 @@ class Predictor:
                 total[name] += float(sums[part])
         return counting.as_counts(total)
 
+    def unigram_perplexity(self, records: Iterable[Record]) -> float:
+        """The least perplexity of the graded tokens that a model without context can reach: that of their own
+        frequencies."""
+        seen = np.zeros(self.experiment.model.config.vocabulary)
+        for record in records:
+            features = self.experiment.features(record)[0]
+            np.add.at(seen, features["targets"], features["weights"])
+        shares = seen[seen > 0] / seen.sum()
+        return float(np.exp(-np.sum(shares * np.log(shares))))
+
     def figures(self, counts: Counts, tokens: Counts) -> dict[str, float]:
         """All figures: the task's, and loss, perplexity and accuracy of graded tokens."""
         return {**self.experiment.task.figures(counts, self.experiment.options),
@@ -155,7 +168,7 @@ class Predictor:
         if experiment.form.answers_by == CLASSES:
             unlabelled = {name: value for name, value in record.items() if name not in experiment.task.targets}
             return experiment.features(unlabelled)[0]
-        example = experiment.form.preprocess(record, experiment.options)
+        example = experiment.example(experiment.form.asked(record), shape.length)
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
             check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
@@ -189,18 +202,25 @@ class Predictor:
         arguments = (experiment.model.step, parameters, inputs["tokens"], self._lengths(batch), cache)
         ends = {"max_new_tokens": settings.max_new_tokens, "eos": np.asarray([special["eos"]], np.int32),
                 "pad": experiment.pad}
-        choice = self._choice(rows)
+        samples = settings.samples
+        choice = self._choice(rows * samples)
         if settings.method == "beam":
             beams = decode.search(*arguments, beams=settings.beams, length_penalty=settings.length_penalty,
                                   early_stopping=settings.early_stopping, settings=choice, **ends)
             tokens, lengths = beams.tokens[:, 0], beams.lengths[:, 0]
         else:
-            generated = decode.generate(*arguments, choice, self._keys(indices, rows), pieces=self._pieces, **ends)
+            generated = decode.generate(*arguments, choice, self._keys(indices, rows, samples), pieces=self._pieces,
+                                        samples=samples, **ends)
             tokens, lengths = generated.tokens, generated.lengths
-        answers = zip(batch["tokens"][: len(indices)], batch["segments"], self._gather(tokens),
-                      self._gather(lengths), strict=False)
-        return [decode.cut(self._continuation(prompt[segments > 0].tolist(), row[:length].tolist()), settings.stop)
-                for prompt, segments, row, length in answers]
+        written, ends_at = self._gather(tokens), self._gather(lengths)
+        answers: list[Answer] = []
+        for row in range(len(indices)):
+            prompt = batch["tokens"][row][batch["segments"][row] > 0].tolist()
+            rows_written = (written[place][:ends_at[place]].tolist()
+                            for place in range(row * samples, (row + 1) * samples))
+            texts = tuple(decode.cut(self._continuation(prompt, ids), settings.stop) for ids in rows_written)
+            answers.append(texts if samples > 1 else texts[0])
+        return answers
 
     def _choice(self, rows: int) -> decode.Settings:
         """What config.decode says of choosing tokens, for as many rows; ValueError where out of range."""
@@ -228,11 +248,17 @@ class Predictor:
         before, whole = decode_ids(prompt), decode_ids(prompt + ids)
         return whole[len(before):] if whole.startswith(before) else decode_ids(ids)
 
-    def _keys(self, indices: list[int], rows: int) -> jax.Array:
-        """A record's key depends on the seed and its number alone, not on its batch."""
+    def _keys(self, indices: list[int], rows: int, samples: int) -> jax.Array:
+        """uint32[rows * samples, 2]: a record's keys depend on the seed and its number alone, not on its batch."""
         base = jax.random.key(self.experiment.config.seed)
+
+        def one(number: jax.Array, sample: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(base, number)
+            return jnp.where(sample > 0, jax.random.key_data(jax.random.fold_in(key, sample)), jax.random.key_data(key))
+
         numbers = np.asarray([*indices, *[0] * (rows - len(indices))], np.uint32)
-        return jax.vmap(lambda number: jax.random.key_data(jax.random.fold_in(base, number)))(numbers)
+        return jax.vmap(one)(jnp.asarray(np.repeat(numbers, samples)),
+                             jnp.asarray(np.tile(np.arange(samples, dtype=np.uint32), rows)))
 
     def _lengths(self, batch: Batch) -> jax.Array:
         """int32[B]: tokens of each prompt, 1 for the rows that only fill the batch."""

@@ -80,7 +80,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
                     workdir / "examples.jsonl")
     shown = explain.explain(None, workdir, f"configs/{task.name}.py")
     (workdir / "explain.html").write_text(explanation.page(shown), "utf-8")
-    baseline = max(result["baselines"], key=result["baselines"].__getitem__)
+    best = max if task.higher_is_better else min
+    baseline = best(result["baselines"], key=result["baselines"].__getitem__)
     row = Row(task.name, config.architecture, task.metric, result["baselines"][baseline], baseline,
               result["figures"][task.metric], time.perf_counter() - started, workdir.name)
     experiment.write_json(done, dataclasses.asdict(row))

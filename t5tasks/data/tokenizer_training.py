@@ -4,7 +4,7 @@
 import io
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 
@@ -15,7 +15,8 @@ from t5tasks.data.tokenizer_interface import Tokenizer
 LONGEST_TRAINING_TEXT = 1000
 
 
-def train(texts: Iterable[str], size: int, folder: str | pathlib.Path, kind: str = "unigram") -> Tokenizer:
+def train(texts: Iterable[str], size: int, folder: str | pathlib.Path, kind: str = "unigram",
+          control: Sequence[str] = ()) -> Tokenizer:
     """Trains a SentencePiece model on the texts, saves it in the folder and returns it.
 
     Pad is 0, eos 1, unk 2, bos 3; what the texts do not spell is spelled in bytes, and nothing
@@ -27,6 +28,7 @@ def train(texts: Iterable[str], size: int, folder: str | pathlib.Path, kind: str
       size: the exact number of pieces.
       folder: where spiece.model and tokenizer_config.json go.
       kind: "unigram" (T5) or "bpe" (Llama).
+      control: tokens that no text can spell, placed by id alone (`Tokenizer.control`).
 
     Raises ValueError for an unknown kind, no text, or a size that the texts do not allow: it is
     never lowered silently, and the error says the largest possible one.
@@ -44,6 +46,7 @@ def train(texts: Iterable[str], size: int, folder: str | pathlib.Path, kind: str
             eos_id=1,
             unk_id=2,
             bos_id=3,
+            control_symbols=list(control),
             byte_fallback=True,
             normalization_rule_name="identity",
             remove_extra_whitespaces=False,

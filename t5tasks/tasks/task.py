@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from t5tasks.data.features import Example, LossMask
+from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.metrics.counts import Counts
 
 Record = Mapping[str, Any]
 Options = Mapping[str, Any]
 Prediction = dict[str, Any]
-# What a model says to one example: a text, or probabilities f64[C] over the task's labels.
-Answer = str | np.ndarray
+# What a model says to one example: a text, several where config.decode.samples asks for them, or
+# probabilities f64[C] over the task's labels.
+Answer = str | tuple[str, ...] | np.ndarray
 
 CLASSES, LABEL_SCORING, GENERATION = "classes", "label scoring", "generation"
 
@@ -29,6 +31,10 @@ class Form:
     preprocess: Callable[[Record, Options], Example]  # without the target fields: the prompt
     loss_mask: LossMask  # roles of T tokens → f32[T]
     label_texts: Callable[[Options], Sequence[str]] | None = None  # LABEL_SCORING's continuations
+    # What is asked: the record without its answer, where that is no field of its own (a dialogue's last turn).
+    asked: Callable[[Record], Record] = lambda record: record
+    # The same record with less of what may be left out, None where nothing may: a dialogue's oldest turns.
+    shorten: Callable[[Record], Record | None] = lambda record: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +54,8 @@ class Task:
       resolve: options, a loader of the training records → options with what only those can tell
         (the labels); it loads them only if something is open.
       notes: summed counts → texts to be quoted with figures (sacreBLEU's signatures).
+      bind: a form, options, a tokenizer → the form as it is with that tokenizer (a chat template of its own).
+      control: texts of control tokens that a tokenizer trained for the task gets.
     """
 
     name: str
@@ -63,6 +71,8 @@ class Task:
     baselines: Callable[[Sequence[Record], Options], dict[str, float]]
     resolve: Callable[[Options, Callable[[], Iterable[Record]]], Options] = lambda options, load: options
     notes: Callable[[Counts, Options], dict[str, str]] = lambda counts, options: {}
+    bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
+    control: tuple[str, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:
@@ -86,3 +96,8 @@ class Task:
             if not isinstance(record[field], kind):
                 raise ValueError(f"{where}: field {field!r} is {type(record[field]).__name__} "
                                  f"{record[field]!r:.60}, expected {kind.__name__}")
+
+
+def samples(answer: Answer) -> tuple[str, ...]:
+    """The texts of an answer in words, one or several."""
+    return answer if isinstance(answer, tuple) else (str(answer),)

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 2 on the built-in world: the replies of a shop's assistant, by a decoder."""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("dialogue")
+    config.data.train = "builtin:train?size=4000"
+    config.data.validation = "builtin:validation?size=300"
+    config.data.test = "builtin:test?size=400"
+    config.batch.update(size=32, length=144, packing=True)
+    config.train.epochs = 3
+    config.decode.max_new_tokens = 32
+    return config

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 7 on the built-in world: what one person did all day, by an encoder-decoder or a decoder."""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("summarization")
+    config.data.train = "builtin:train?size=4000"
+    config.data.validation = "builtin:validation?size=300"
+    config.data.test = "builtin:test?size=400"
+    config.batch.update(size=32, length=128, source_length=96)
+    config.train.epochs = 3
+    config.decode.max_new_tokens = 40
+    return config
