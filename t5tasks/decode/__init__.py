@@ -2,7 +2,8 @@
 """From prompts and a step function to tokens, beams or label probabilities, on the device."""
 
 from t5tasks.decode.beam import Beams, search
-from t5tasks.decode.contract import Cache, Score, Step
+from t5tasks.decode.continuous import Prompt, Slots, generate_all
+from t5tasks.decode.contract import Cache, Score, Start, Step
 from t5tasks.decode.labels import log_probabilities, normalise
 from t5tasks.decode.process import process
 from t5tasks.decode.prompts import from_padded
@@ -21,6 +22,6 @@ from t5tasks.decode.stops import Pieces, cut, pieces
 from t5tasks.decode.warp import warp
 
 __all__ = ["AT_EOS", "AT_LIMIT", "AT_STOP", "FORBIDDEN", "Beams", "Cache", "Generated", "Pieces",
-           "Score", "Settings", "Step", "cut", "from_padded", "generate", "keys",
-           "log_probabilities", "normalise", "pieces", "process", "search", "settings",
-           "token_bytes", "warp"]
+           "Prompt", "Score", "Settings", "Slots", "Start", "Step", "cut", "from_padded", "generate",
+           "generate_all", "keys", "log_probabilities", "normalise", "pieces", "process", "search",
+           "settings", "token_bytes", "warp"]

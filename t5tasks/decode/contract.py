@@ -37,6 +37,9 @@ class Cache(Protocol):
     def reorder(self: CacheType, rows: jax.Array) -> CacheType:
         """Like `take` with B2 = B, for rows that move only among beams of the same example."""
 
+    def place(self: CacheType, rows: jax.Array, other: CacheType) -> CacheType:
+        """Rows int32[R] become the R rows of `other`, which may have fewer slots; the others stay."""
+
 
 class Step(Protocol):
     def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array,
@@ -45,6 +48,11 @@ class Step(Protocol):
 
         counts int32[B] may be 0: that row's cache does not change, its logits mean nothing.
         """
+
+
+class Start(Protocol):
+    def __call__(self, params: Any, batch: int, capacity: int, inputs: Any, /) -> Any:
+        """A cache for so many rows and slots, without tokens; inputs: [B, ...] of a source or images, or None."""
 
 
 class Score(Protocol):

@@ -13,7 +13,7 @@ from t5tasks.decode import stops
 from t5tasks.decode.choose import draw, first_largest, largest
 from t5tasks.decode.contract import Step, check_request, if_any, known
 from t5tasks.decode.process import process
-from t5tasks.decode.prompts import at_the_end
+from t5tasks.decode.prompts import NOTHING, at_the_end
 from t5tasks.decode.settings import UNLIMITED, Settings
 from t5tasks.decode.stops import Pieces
 from t5tasks.decode.warp import warp
@@ -50,6 +50,14 @@ class Request:
     eos: jax.Array         # int32[E]
     pieces: Pieces | None  #              None: there are no stop strings
 
+    def place(self, rows: jax.Array, other: "Request") -> "Request":
+        """Rows int32[R] become those of `other`, whose prompts may be narrower; what all share stays."""
+        missing = self.prompt.shape[1] - other.prompt.shape[1]
+        prompt = jnp.pad(other.prompt, ((0, 0), (missing, 0)), constant_values=NOTHING)
+        settings, keys, prompt = put((self.settings, self.keys, self.prompt), rows,
+                                     (other.settings, other.keys, prompt))
+        return dataclasses.replace(self, settings=settings, keys=keys, prompt=prompt)
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +69,16 @@ class State:
     ended: jax.Array     # bool[B]
     progress: jax.Array  # bool[B, S]   of the stop strings, see `stops`
     cache: Any           #              B rows
+
+    def place(self, rows: jax.Array, other: "State") -> "State":
+        """Rows int32[R] become those of `other`, whose cache may be smaller."""
+        held, new = (dataclasses.replace(state, cache=None) for state in (self, other))
+        return dataclasses.replace(put(held, rows, new), cache=self.cache.place(rows, other.cache))
+
+
+def put(held: Any, rows: jax.Array, new: Any) -> Any:
+    """The tree `held` of [B, ...], its rows int32[R] those of the tree `new` of [R, ...]."""
+    return jax.tree.map(lambda array, part: array.at[rows].set(part), held, new)
 
 
 def keys(seeds: Any, samples: int = 1) -> jax.Array:

@@ -43,6 +43,15 @@ class Cache:
                  for part in (self.keys, self.values, self.lengths)]
         return dataclasses.replace(self, keys=moved[0], values=moved[1], lengths=moved[2])
 
+    def place(self, rows: jax.Array, other: "Cache") -> "Cache":
+        """Rows int32[R] become the R rows of `other`, of this or a lower capacity and memory; the others stay."""
+        if self.memory_segments is not None and other.memory_segments is not None:
+            missing = self.memory_segments.shape[1] - other.memory_segments.shape[1]
+            other = dataclasses.replace(
+                other, memory_segments=jnp.pad(other.memory_segments, ((0, 0), (0, missing))))
+        return jax.tree.map(
+            lambda held, new: held.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new), self, other)
+
 
 def empty(batch: int, capacity: int, layers: int, kv_heads: int, head_size: int,
           dtype: jnp.dtype) -> Cache:

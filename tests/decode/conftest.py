@@ -38,6 +38,11 @@ class History:
     def reorder(self, rows):
         return dataclasses.replace(self, tokens=self.tokens[rows], lengths=self.lengths[rows])
 
+    def place(self, rows, other):
+        """What lies past the other's capacity stays, as garbage that nobody may read."""
+        tokens = self.tokens.at[rows, :other.capacity].set(other.tokens)
+        return History(tokens, self.lengths.at[rows].set(other.lengths), self.source.at[rows].set(other.source))
+
 
 def empty(sources, capacity):
     sources = jnp.asarray(sources, jnp.int32)
