@@ -6,6 +6,7 @@ over the whole mesh; the answers come back to each of them whole. So no process 
 has run out of records, and every record counts exactly once.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -51,6 +52,10 @@ class Predictor:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
         self._choice(1)
+        if settings.slots < 0:
+            raise ValueError(f"config.decode.slots is {settings.slots}, expected 0 (static batches) or more")
+        if self._refills:
+            sharding.check_batch(experiment.mesh, settings.slots, "config.decode.slots")
         self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
         self._classify = jax.jit(
             lambda parameters, inputs: jax.nn.softmax(
@@ -64,9 +69,12 @@ class Predictor:
     def answers(self, parameters: Any, records: Iterable[Record], skip: int = 0) -> Iterator[Answer]:
         """One answer a record, in their order; the first `skip` are left out.
 
-        Every record stands in the batch that it would stand in without `skip`: in another one, its
-        answer could differ in the last bits.
+        Every record stands in the batch, or has the neighbours in the slots, that it would have without
+        `skip`: among others, its answer could differ in the last bits.
         """
+        if self._refills:
+            yield from self._texts_of_slots(parameters, records, skip)
+            return
         method = self.experiment.form.answers_by
         answer = {CLASSES: self._classes, LABEL_SCORING: self._labels}.get(method, self._texts)
         first = skip - skip % (WINDOW * self._prompt_shape.size)
@@ -221,6 +229,58 @@ class Predictor:
             texts = tuple(decode.cut(self._continuation(prompt, ids), settings.stop) for ids in rows_written)
             answers.append(texts if samples > 1 else texts[0])
         return answers
+
+    @property
+    def _refills(self) -> bool:
+        """Whether texts are written in slots that are refilled at once (config.decode.slots).
+
+        Beam search has no slots; several processes, or a model whose heads are spread over a mesh
+        (tensor above 1), keep to static batches, where all devices know without asking what comes next.
+        """
+        experiment, settings = self.experiment, self.experiment.config.decode
+        return (settings.slots > 0 and settings.method != "beam" and jax.process_count() == 1
+                and experiment.form.answers_by not in (CLASSES, LABEL_SCORING) and experiment.mesh.shape["tensor"] == 1)
+
+    def _texts_of_slots(self, parameters: Any, records: Iterable[Record], skip: int) -> Iterator[Answer]:
+        """As `answers`. The slots run empty after each window, so that the next begins alike for any `skip`."""
+        experiment, window = self.experiment, WINDOW * self.experiment.config.decode.slots
+        settings, special = experiment.config.decode, experiment.tokenizer.special
+        first = skip - skip % window
+        rows = enumerate(itertools.islice(records, first, None), first)
+        while group := list(itertools.islice(rows, window)):
+            under_way: collections.deque[list[int]] = collections.deque()
+            found = decode.generate_all(
+                experiment.model.step, experiment.model.start, parameters, self._slot_prompts(group, under_way),
+                self._slots, eos=np.asarray([special["eos"]], np.int32), pad=experiment.pad, pieces=self._pieces)
+            for (index, _), text in zip(group, found, strict=True):
+                prompt = under_way.popleft()
+                if index >= skip:
+                    yield decode.cut(self._continuation(prompt, text.tokens[: text.lengths].tolist()), settings.stop)
+
+    def _slot_prompts(self, group: list[tuple[int, Record]], seen: collections.deque[list[int]]
+                      ) -> Iterator[decode.Prompt]:
+        """What is handed to the slots, each prompt's ids put into `seen` when it is."""
+        shape, choice = self._prompt_shape, jax.device_get(self._choice(1))
+        keys = np.asarray(self._keys([index for index, _ in group], WINDOW * self.experiment.config.decode.slots))
+        for (index, record), key in zip(group, keys, strict=False):
+            features = self._prompt(record)
+            inputs = None
+            if "source_tokens" in features:
+                padded = batches.padded([features], shape, 1)
+                inputs = {name: padded[name][0] for name in ("source_tokens", "source_segments")}
+            seen.append(features["tokens"].tolist())
+            yield decode.Prompt(features["tokens"], choice, key, inputs, f"record {index}")
+
+    @functools.cached_property
+    def _slots(self) -> decode.Slots:
+        experiment, shape = self.experiment, self._prompt_shape
+        inputs, widths = None, batches.ladder(shape.length)
+        if shape.source_length:
+            longest = np.zeros(shape.source_length, np.int32)
+            inputs, widths = {"source_tokens": longest, "source_segments": longest}, [1]
+        one = experiment.mesh.size == 1
+        return decode.Slots(experiment.config.decode.slots, widths, self._new_tokens, inputs=inputs,
+                            sharding=None if one else sharding.batch_sharding(experiment.mesh))
 
     def _choice(self, rows: int) -> decode.Settings:
         """What config.decode says of choosing tokens, for as many rows; ValueError where out of range."""

@@ -11,6 +11,8 @@ each over all the prompts, after a first turn that compiles:
                   of its longest prompt, and run to the longest text it may hold
     sorted        the same, the prompts sorted by length first (what `Predictor` does within a window)
     slots         `decode.generate_all`
+
+Printed are seconds of the clock and of the processors; on a busy machine only the latter compare.
 """
 
 import argparse
@@ -113,21 +115,25 @@ def main() -> None:
     start = jax.jit(model.start, static_argnums=(1, 2))
     # A file of the same prompts and short texts meets every program: those end together, then apart.
     brief = [(tokens, 2 + number % 4) for number, (tokens, _) in enumerate(prompts)]
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     texts: dict[str, list[np.ndarray]] = {}
     for turn in range(arguments.repetitions + 1):
         for way, run in WAYS.items():
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), time.process_time()
             texts[way] = run(model, params, start, prompts if turn else brief, arguments.slots)
             if turn:
-                seconds[way].append(time.perf_counter() - begun)
-                print(f"  turn {turn}: {way} {seconds[way][-1]:.1f} s", flush=True)
+                seconds[way].append((time.perf_counter() - begun, time.process_time() - used))
+    print(f"{'':10}of the clock              of the processors         texts as\n"
+          f"{'way':10}{' seconds tokens/s ratio ' * 2}  static's")
     for way in WAYS:
-        time_taken = statistics.median(seconds[way])
-        ratios = [static / mine for static, mine in zip(seconds["static"], seconds[way], strict=True)]
+        columns = []
+        for kind in (0, 1):
+            taken = statistics.median(each[kind] for each in seconds[way])
+            ratio = statistics.median(one[kind] / mine[kind]
+                                      for one, mine in zip(seconds["static"], seconds[way], strict=True))
+            columns.append(f"{taken:8.1f} {total / taken:8.0f} {ratio:5.2f}x")
         same = sum(np.array_equal(one, other) for one, other in zip(texts[way], texts["static"], strict=True))
-        print(f"{way:8} {time_taken:8.1f} s {total / time_taken:8.0f} tokens/s {statistics.median(ratios):6.2f}x   "
-              f"{same} of {len(prompts)} texts as static's")
+        print(f"{way:10}{columns[0]}  {columns[1]}   {same} of {len(prompts)}")
 
 
 if __name__ == "__main__":
