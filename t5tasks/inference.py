@@ -6,7 +6,6 @@ over the whole mesh; the answers come back to each of them whole. So no process 
 has run out of records, and every record counts exactly once.
 """
 
-import collections
 import dataclasses
 import functools
 import itertools
@@ -246,30 +245,29 @@ class Predictor:
         experiment, window = self.experiment, WINDOW * self.experiment.config.decode.slots
         settings, special = experiment.config.decode, experiment.tokenizer.special
         first = skip - skip % window
-        rows = enumerate(itertools.islice(records, first, None), first)
+        rows = ((index, self._prompt(record))
+                for index, record in enumerate(itertools.islice(records, first, None), first))
         while group := list(itertools.islice(rows, window)):
-            under_way: collections.deque[list[int]] = collections.deque()
+            # The short ones first: while none is long, a step costs less (decode.continuous).
+            order = sorted(group, key=lambda row: len(row[1]["tokens"]))
             found = decode.generate_all(
-                experiment.model.step, experiment.model.start, parameters, self._slot_prompts(group, under_way),
-                self._slots, eos=np.asarray([special["eos"]], np.int32), pad=experiment.pad, pieces=self._pieces)
-            for (index, _), text in zip(group, found, strict=True):
-                prompt = under_way.popleft()
+                experiment.model.step, experiment.model.start, parameters, self._slot_prompts(order), self._slots,
+                eos=np.asarray([special["eos"]], np.int32), pad=experiment.pad, pieces=self._pieces)
+            texts = {index: (row["tokens"].tolist(), text.tokens[: text.lengths].tolist())
+                     for (index, row), text in zip(order, found, strict=True)}
+            for index, _ in group:
                 if index >= skip:
-                    yield decode.cut(self._continuation(prompt, text.tokens[: text.lengths].tolist()), settings.stop)
+                    yield decode.cut(self._continuation(*texts[index]), settings.stop)
 
-    def _slot_prompts(self, group: list[tuple[int, Record]], seen: collections.deque[list[int]]
-                      ) -> Iterator[decode.Prompt]:
-        """What is handed to the slots, each prompt's ids put into `seen` when it is."""
+    def _slot_prompts(self, rows: list[tuple[int, Features]]) -> Iterator[decode.Prompt]:
         shape, choice = self._prompt_shape, jax.device_get(self._choice(1))
-        keys = np.asarray(self._keys([index for index, _ in group], WINDOW * self.experiment.config.decode.slots))
-        for (index, record), key in zip(group, keys, strict=False):
-            features = self._prompt(record)
+        keys = np.asarray(self._keys([index for index, _ in rows], WINDOW * self.experiment.config.decode.slots))
+        for (index, row), key in zip(rows, keys, strict=False):
             inputs = None
-            if "source_tokens" in features:
-                padded = batches.padded([features], shape, 1)
+            if "source_tokens" in row:
+                padded = batches.padded([row], shape, 1)
                 inputs = {name: padded[name][0] for name in ("source_tokens", "source_segments")}
-            seen.append(features["tokens"].tolist())
-            yield decode.Prompt(features["tokens"], choice, key, inputs, f"record {index}")
+            yield decode.Prompt(row["tokens"], choice, key, inputs, f"record {index}")
 
     @functools.cached_property
     def _slots(self) -> decode.Slots:
@@ -280,6 +278,7 @@ class Predictor:
             inputs, widths = {"source_tokens": longest, "source_segments": longest}, [1]
         one = experiment.mesh.size == 1
         return decode.Slots(experiment.config.decode.slots, widths, self._new_tokens, inputs=inputs,
+                            capacities=[widths[-1] // part + self._new_tokens for part in (4, 2)],
                             sharding=None if one else sharding.batch_sharding(experiment.mesh))
 
     def _choice(self, rows: int) -> decode.Settings:

@@ -4,13 +4,14 @@
     python scripts/benchmarks/continuous_batching.py [--prompts=512] [--model=30m] [--slots=16] [--repetitions=1]
 
 Lengths are log-uniform: a prompt has 16 to 512 tokens, its text 8 to 256 (max_new of each; no EOS),
-drawn apart with seed 0. The decoder has random weights, greedy choice, f32. Three ways take turns,
+drawn apart with seed 0. The decoder has random weights, greedy choice, f32. Four ways take turns,
 each over all the prompts, after a first turn that compiles:
 
     static        `decode.generate` on batches in the order of the file, each padded to the ladder's rung
                   of its longest prompt, and run to the longest text it may hold
     sorted        the same, the prompts sorted by length first (what `Predictor` does within a window)
-    slots         `decode.generate_all`
+    slots         `decode.generate_all` in the order of the file
+    sorted slots  the same, the prompts sorted by length first, so that the cache grows as late as it can
 
 Printed are seconds of the clock and of the processors; on a busy machine only the latter compare.
 """
@@ -19,6 +20,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,7 +36,8 @@ MODELS = {  # width, layers, heads, feed-forward, vocabulary
     "tiny": (64, 2, 4, 176, 512),
 }
 LONGEST_PROMPT, LONGEST_TEXT = 512, 256
-EOS, PAD = [-1], 0
+CAPACITIES = [LONGEST_PROMPT // part + LONGEST_TEXT for part in (4, 2)]
+NO_EOS, EOS, PAD = [-1], [1], 0
 
 
 def make(name: str) -> tuple[Model, Any]:
@@ -58,8 +61,13 @@ def file_of_prompts(count: int, vocabulary: int) -> list[tuple[np.ndarray, int]]
             for length, new in zip(lengths, texts, strict=True)]
 
 
-def static(model: Model, params: Any, start: Any, prompts: list[tuple[np.ndarray, int]], slots: int
-           ) -> list[np.ndarray]:
+def forced(new: int, brief: bool) -> list[int]:
+    """What ends a brief text after 2 to 4 tokens: the turn that meets every program before those that count."""
+    return [-1] * (1 + new % 3) + EOS if brief else []
+
+
+def static(model: Model, params: Any, start: Any, prompts: list[tuple[np.ndarray, int]], slots: int,
+           brief: bool) -> list[np.ndarray]:
     """The tokens of each prompt's text, batch after batch."""
     texts: list[np.ndarray] = []
     for first in range(0, len(prompts), slots):
@@ -71,32 +79,38 @@ def static(model: Model, params: Any, start: Any, prompts: list[tuple[np.ndarray
             row[: len(ids)] = ids
         cache = start(params, slots, tokens.shape[1] + LONGEST_TEXT)
         out = jax.device_get(decode.generate(
-            model.step, params, tokens, lengths, cache, decode.settings(slots, max_new=[new for _, new in batch]),
-            decode.keys(np.arange(slots)), max_new_tokens=LONGEST_TEXT, eos=EOS, pad=PAD))
+            model.step, params, tokens, lengths, cache, decode.settings(
+                slots, max_new=[new for _, new in batch], forced=[forced(new, brief) for _, new in batch]),
+            decode.keys(np.arange(slots)), max_new_tokens=LONGEST_TEXT, eos=EOS if brief else NO_EOS, pad=PAD))
         texts += [row[:length] for row, length in zip(out.tokens, out.lengths, strict=True)]
     return texts[: len(prompts)]
 
 
-def by_length(model: Model, params: Any, start: Any, prompts: list[tuple[np.ndarray, int]], slots: int
-              ) -> list[np.ndarray]:
+def by_length(way: Callable[..., list[np.ndarray]], *arguments: Any) -> list[np.ndarray]:
+    """The texts, in the file's order, of the same way with the shortest prompts first."""
+    *those, prompts, slots, brief = arguments
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index][0]))
-    texts = static(model, params, start, [prompts[index] for index in order], slots)
+    texts = way(*those, [prompts[index] for index in order], slots, brief)
     return [text for _, text in sorted(zip(order, texts, strict=True), key=lambda pair: pair[0])]
 
 
-def continuous(model: Model, params: Any, start: Any, prompts: list[tuple[np.ndarray, int]], slots: int
-               ) -> list[np.ndarray]:
+def continuous(model: Model, params: Any, start: Any, prompts: list[tuple[np.ndarray, int]], slots: int,
+               brief: bool) -> list[np.ndarray]:
     def stream() -> Iterator[decode.Prompt]:
         for number, (tokens, new) in enumerate(prompts):
-            yield decode.Prompt(tokens, jax.device_get(decode.settings(1, max_new=new)), np.array([0, number]))
+            settings = decode.settings(1, max_new=new, forced=forced(new, brief))
+            yield decode.Prompt(tokens, jax.device_get(settings), np.array([0, number]))
 
     widths = [width for width in ladder(LONGEST_PROMPT) if width >= 16]
     found = decode.generate_all(model.step, model.start, params, stream(),
-                                decode.Slots(slots, widths, LONGEST_TEXT), eos=EOS, pad=PAD)
+                                decode.Slots(slots, widths, LONGEST_TEXT, capacities=CAPACITIES),
+                                eos=EOS if brief else NO_EOS, pad=PAD)
     return [row.tokens[: row.lengths] for row in found]
 
 
-WAYS: dict[str, Callable[..., list[np.ndarray]]] = {"static": static, "sorted": by_length, "slots": continuous}
+WAYS: dict[str, Callable[..., list[np.ndarray]]] = {
+    "static": static, "sorted": partial(by_length, static),
+    "slots": continuous, "sorted slots": partial(by_length, continuous)}
 
 
 def main() -> None:
@@ -113,18 +127,16 @@ def main() -> None:
     print(f"{len(prompts)} prompts of {sum(len(tokens) for tokens, _ in prompts)} tokens, texts of {total}; "
           f"{count / 1e6:.1f} M parameters; {arguments.slots} rows; {jax.devices()[0].device_kind}", flush=True)
     start = jax.jit(model.start, static_argnums=(1, 2))
-    # A file of the same prompts and short texts meets every program: those end together, then apart.
-    brief = [(tokens, 2 + number % 4) for number, (tokens, _) in enumerate(prompts)]
     seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     texts: dict[str, list[np.ndarray]] = {}
     for turn in range(arguments.repetitions + 1):
         for way, run in WAYS.items():
             begun, used = time.perf_counter(), time.process_time()
-            texts[way] = run(model, params, start, prompts if turn else brief, arguments.slots)
+            texts[way] = run(model, params, start, prompts, arguments.slots, turn == 0)
             if turn:
                 seconds[way].append((time.perf_counter() - begun, time.process_time() - used))
-    print(f"{'':10}of the clock              of the processors         texts as\n"
-          f"{'way':10}{' seconds tokens/s ratio ' * 2}  static's")
+    print(f"{'':14}of the clock              of the processors         texts as\n"
+          f"{'way':14}{' seconds tokens/s ratio ' * 2}  static's")
     for way in WAYS:
         columns = []
         for kind in (0, 1):
@@ -133,7 +145,7 @@ def main() -> None:
                                       for one, mine in zip(seconds["static"], seconds[way], strict=True))
             columns.append(f"{taken:8.1f} {total / taken:8.0f} {ratio:5.2f}x")
         same = sum(np.array_equal(one, other) for one, other in zip(texts[way], texts["static"], strict=True))
-        print(f"{way:10}{columns[0]}  {columns[1]}   {same} of {len(prompts)}")
+        print(f"{way:14}{columns[0]}  {columns[1]}   {same} of {len(prompts)}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,13 @@ level scheduling does, Yu et al. 2022, usenix.org/conference/osdi22/presentation
     two static batches of 2     a a a a . . . . b b b      2 slots     a a a a c c c c c c
                                 c c c c c c . . d . .                  b b b d
 
-Programs: one for each width of a prompt (and shape of its inputs) and number of prompts read
-together, and one segment (`sample.advance`); no array of a slot is copied between them.
+A step costs what its cache can hold, not what it does: so the slots begin at the lowest of the
+capacities that the texts under way need, and grow when a prompt comes that needs more. Prompts in
+ascending order of length gain most.
+
+Programs: for each capacity that is met one segment (`sample.advance`) and one for each width of a
+prompt (and shape of its inputs) and number of prompts read together; no array of a slot is copied
+between them, but where the slots grow.
 """
 
 import dataclasses
@@ -51,6 +56,7 @@ class Slots:
     widths: Sequence[int]        # that prompts are padded to, ascending
     max_new_tokens: int          # of any text
     refills: Sequence[int] = REFILLS  # prompts that are read together, ascending; the first is 1
+    capacities: Sequence[int] = ()    # of a row of the cache, ascending; the highest need is always one
     alternatives: int = 0        # most probable tokens to report with each token
     inputs: Mapping[str, Any] | None = None  # of one prompt, each of the greatest shape; values are not read
     sharding: jax.sharding.Sharding | None = None  # of the axis of rows, which it divides
@@ -67,10 +73,16 @@ class Slots:
             raise ValueError(f"{self.count} slots of {self.max_new_tokens} new tokens with {self.alternatives} "
                              "alternatives were asked for, expected at least 1, 1 and 0.")
 
-    @property
-    def capacity(self) -> int:
-        """Slots of a row of the cache."""
-        return self.widths[-1] + self.max_new_tokens
+    def width(self, prompt: "Prompt") -> int:
+        """What the prompt is padded to."""
+        return tables.bucket(len(prompt.tokens), self.widths)
+
+    def capacity(self, prompt: "Prompt") -> int:
+        """The lowest capacity that holds the prompt, padded, and its longest text."""
+        highest = self.widths[-1] + self.max_new_tokens
+        longest = len(prompt.tokens) + min(int(prompt.settings.max_new[0]), self.max_new_tokens)
+        return tables.bucket(max(longest, self.width(prompt)),
+                             [*(size for size in self.capacities if size < highest), highest])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +130,18 @@ def generate_all(step: Step, start: Start, params: Any, prompts: Iterable[Prompt
     ahead: deque[tuple[int, Prompt]] = deque(islice(source, slots.count))
     if not ahead:
         return
-    held = _empty(program, params, slots, ahead[0][1], constants)
+    capacity = slots.capacity(ahead[0][1])
+    held = _empty(program, params, slots, capacity, ahead[0][1], constants)
     under_way: dict[int, int] = {}  # slot: number of its prompt
     ready: dict[int, Generated] = {}
     number = 0
     while ahead or under_way:
         free = [slot for slot in range(slots.count) if slot not in under_way]
         taken = [ahead.popleft() for _ in range(min(len(free), len(ahead)))]
+        needed = max((slots.capacity(prompt) for _, prompt in taken), default=0)
+        if needed > capacity:
+            larger = _empty(program, params, slots, needed, taken[0][1], constants)
+            held, capacity = (held[0], _moved(program, held[1], larger[1].cache), held[2]), needed
         for batch in _batches(taken, slots):
             rows = [free.pop() for _ in batch]
             held = _refill(program, params, *held, np.asarray(rows, np.int32), *_joined(batch, slots), *constants)
@@ -168,7 +185,7 @@ def _batches(taken: Sequence[tuple[int, Prompt]], slots: Slots) -> Iterator[list
     alike: dict[Any, list[tuple[int, Prompt]]] = {}
     for index, prompt in taken:
         shapes = tuple((name, np.shape(array)) for name, array in (prompt.inputs or {}).items())
-        alike.setdefault((_width(prompt, slots), shapes), []).append((index, prompt))
+        alike.setdefault((slots.width(prompt), shapes), []).append((index, prompt))
     for group in alike.values():
         while group:
             size = max(size for size in slots.refills if size <= len(group))
@@ -176,14 +193,10 @@ def _batches(taken: Sequence[tuple[int, Prompt]], slots: Slots) -> Iterator[list
             group = group[size:]
 
 
-def _width(prompt: Prompt, slots: Slots) -> int:
-    return tables.bucket(len(prompt.tokens), slots.widths)
-
-
 def _joined(batch: Sequence[tuple[int, Prompt]], slots: Slots) -> tuple[Any, ...]:
     """(tokens int32[R, T], lengths int32[R], inputs, settings, keys) of R prompts of one width."""
     prompts = [prompt for _, prompt in batch]
-    tokens = np.zeros((len(prompts), _width(prompts[0], slots)), np.int32)
+    tokens = np.zeros((len(prompts), slots.width(prompts[0])), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt.tokens)] = prompt.tokens
     lengths = np.asarray([len(prompt.tokens) for prompt in prompts], np.int32)
@@ -196,7 +209,7 @@ def _joined(batch: Sequence[tuple[int, Prompt]], slots: Slots) -> tuple[Any, ...
     return tokens, lengths, inputs, settings, keys
 
 
-def _empty(program: Program, params: Any, slots: Slots, first: Prompt, constants: tuple[Any, ...]
+def _empty(program: Program, params: Any, slots: Slots, capacity: int, first: Prompt, constants: tuple[Any, ...]
            ) -> tuple[jax.Array, State, Request]:
     """Slots in which nothing is under way, of the shapes that slots.count of the widest prompts would have."""
     def many(array: Any) -> jax.ShapeDtypeStruct:
@@ -206,7 +219,7 @@ def _empty(program: Program, params: Any, slots: Slots, first: Prompt, constants
     settings = jax.tree.map(lambda array: many(array[0]), first.settings)
     tokens, lengths, keys = many(np.zeros(slots.widths[-1], np.int32)), many(np.int32(0)), many(np.zeros(2, np.uint32))
     logits, state, request = _read.eval_shape(
-        program, params, tokens, lengths, slots.capacity, inputs, settings, keys, *constants)
+        program, params, tokens, lengths, capacity, inputs, settings, keys, *constants)
     leaves, structure = jax.tree.flatten((logits, state, dataclasses.replace(request, eos=None, pieces=None)))
     logits, state, request = jax.tree.unflatten(structure, _zeros(tuple(leaves), program.sharding))
     state = dataclasses.replace(state, ended=~state.ended)
@@ -234,6 +247,13 @@ def _refill(program: Program, params: Any, logits: jax.Array, state: State, requ
                                                       keys, eos, pad, pieces)
     placed = (sample.put(logits, rows, new_logits), state.place(rows, new_state), request.place(rows, new_request))
     return (*_laid_out(placed[:2], program.sharding), placed[2])
+
+
+@partial(jax.jit, static_argnames=("program",), donate_argnames=("larger",))
+def _moved(program: Program, state: State, larger: Any) -> State:
+    """The same texts under way in a larger cache."""
+    cache = larger.place(jnp.arange(state.ended.shape[0]), state.cache)
+    return dataclasses.replace(state, cache=_laid_out(cache, program.sharding))
 
 
 @jax.jit

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts through refilled slots give, in their order, what each gives alone; no slot idles; nothing recompiles."""
 
-import functools
 import itertools
 
 import jax
@@ -49,11 +48,11 @@ def through_slots(model, prompts, shape, **more):
                                     **{"eos": EOS, "pad": PAD, "pieces": decode.pieces(PIECES), **more}))
 
 
-@functools.cache
-def alone(model, count):
-    """Each prompt by `generate`, in a batch of one."""
-    found = []
-    for prompt in random_prompts(count):
+@pytest.fixture(scope="module")
+def alone(tables):
+    """The texts of 25 prompts by `generate`, each in a batch of one."""
+    model, found = tables, []
+    for prompt in random_prompts(25):
         tokens = np.full((1, WIDTHS[-1]), 10, np.int32)
         tokens[0, : len(prompt.tokens)] = prompt.tokens
         cache = model.empty(prompt.inputs["source"][None], 16)
@@ -64,29 +63,30 @@ def alone(model, count):
     return found
 
 
-@pytest.mark.parametrize("count", [1, 3, 32])  # with more slots than prompts, too
-def test_every_text_is_that_of_its_prompt_alone_bit_for_bit_and_in_order(tables, markov, count):
-    found = through_slots(markov, random_prompts(25), slots(count))
+@pytest.mark.parametrize(("count", "capacities"), [(1, ()), (3, (6, 10)), (32, ())])
+def test_every_text_is_that_of_its_prompt_alone_bit_for_bit_and_in_order(tables, alone, count, capacities):
+    """With one slot, slots that grow while texts are under way, and more slots than prompts."""
+    found = through_slots(tables, random_prompts(25), slots(count, capacities=capacities))
     assert len(found) == 25
-    for text, expected in zip(found, alone(markov, 25), strict=True):
+    for text, expected in zip(found, alone, strict=True):
         jax.tree.map(np.testing.assert_array_equal, text, expected)
     assert {int(text.lengths) for text in found} == {*range(1, NEW + 1)}
     assert {int(text.reasons) for text in found} == {decode.AT_LIMIT, decode.AT_EOS, decode.AT_STOP}
 
 
-def test_no_slot_idles_while_prompts_wait(tables, markov):
+def test_no_slot_idles_while_prompts_wait(tables):
     """As many turns as the best that knows no lengths: each prompt to the slot that is free first."""
     fed = []
 
     def step(params, tokens, counts, cache):
         if tokens.shape[1] == 1:
             jax.debug.callback(lambda counts: fed.append(int(np.sum(counts))), counts, ordered=True)
-        return markov.step(params, tokens, counts, cache)
+        return tables.step(params, tokens, counts, cache)
 
     lengths = np.random.RandomState(1).randint(1, NEW + 1, 30).tolist()
     prompts = [decode.Prompt([3, number % 11], decode.settings(1, max_new=length), [0, 0], {"source": np.int32(0)})
                for number, length in enumerate(lengths)]
-    found = list(decode.generate_all(step, tables.start, markov.params, prompts, slots(4), eos=[], pad=PAD))
+    found = list(decode.generate_all(step, tables.start, tables.params, prompts, slots(4), eos=[], pad=PAD))
     jax.effects_barrier()
     assert [int(text.lengths) for text in found] == lengths
     expected, waiting, rows = [], list(lengths), []
@@ -97,7 +97,7 @@ def test_no_slot_idles_while_prompts_wait(tables, markov):
     assert fed == expected
 
 
-def test_as_many_programs_as_widths_times_refills_and_none_after_them(tables, markov):
+def test_as_many_programs_as_widths_times_refills_and_none_after_them(tables):
     compiled, shape = [], slots(3, alternatives=0)
 
     def listen(event, duration, **unused):
@@ -111,13 +111,13 @@ def test_as_many_programs_as_widths_times_refills_and_none_after_them(tables, ma
     # Three slots of one width are filled by two and one, and then by one, for either width.
     warm = [prompt(width, new) for width in WIDTHS for new in (1, 1, 1)]
     prompts = [jax.device_get(prompt) for prompt in random_prompts(40, seed=7)]
-    through_slots(markov, warm, slots(3))  # what every request compiles: constants, reading a row out
+    through_slots(tables, warm, slots(3))  # what every request compiles: constants, reading a row out
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        traces = markov.traces
-        through_slots(markov, warm, shape)
-        programs, traces = len(compiled), markov.traces - traces
-        through_slots(markov, prompts, shape)
+        traces = tables.traces
+        through_slots(tables, warm, shape)
+        programs, traces = len(compiled), tables.traces - traces
+        through_slots(tables, prompts, shape)
         assert len(compiled) == programs
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
@@ -126,7 +126,7 @@ def test_as_many_programs_as_widths_times_refills_and_none_after_them(tables, ma
     assert programs <= traces + 2
 
 
-def test_prompts_are_read_as_slots_become_free_and_none_gives_none(tables, markov):
+def test_prompts_are_read_as_slots_become_free_and_none_gives_none(tables):
     read = []
 
     def stream():
@@ -134,10 +134,10 @@ def test_prompts_are_read_as_slots_become_free_and_none_gives_none(tables, marko
             read.append(number)
             yield decode.Prompt([3, 4], decode.settings(1, max_new=2), [0, 0], {"source": np.int32(0)})
 
-    texts = decode.generate_all(markov.step, tables.start, markov.params, stream(), slots(2), eos=[], pad=PAD)
+    texts = decode.generate_all(tables.step, tables.start, tables.params, stream(), slots(2), eos=[], pad=PAD)
     for number, _ in enumerate(itertools.islice(texts, 10)):
         assert len(read) <= number + 8
-    assert through_slots(markov, [], slots(2)) == []
+    assert through_slots(tables, [], slots(2)) == []
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -146,10 +146,10 @@ def test_prompts_are_read_as_slots_become_free_and_none_gives_none(tables, marko
     ({"settings": decode.settings(1, bad_words=[[3]] * 9)}, "prompt 1 has settings of shapes"),
     ({"settings": decode.settings(1, stop="a")}, "prompt 1 has stop strings"),
 ])
-def test_a_prompt_that_does_not_fit_is_named(tables, markov, change, said):
+def test_a_prompt_that_does_not_fit_is_named(tables, change, said):
     good = {"tokens": [3, 4], "settings": decode.settings(1), "key": [0, 0], "inputs": {"source": np.int32(0)}}
     with pytest.raises(ValueError, match=said):
-        through_slots(markov, [decode.Prompt(**good), decode.Prompt(**{**good, **change})], slots(1), pieces=None)
+        through_slots(tables, [decode.Prompt(**good), decode.Prompt(**{**good, **change})], slots(1), pieces=None)
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -203,11 +203,11 @@ def test_real_models_give_the_tokens_of_each_prompt_alone(name, mesh):
     params, prompts = jax.jit(model.init)(jax.random.key(1)), list(real_prompts(name, 12))
     greatest = max((prompt.inputs for prompt in prompts), default=None,
                    key=lambda inputs: sum(map(np.size, (inputs or {}).values())))
-    shape = decode.Slots(8 if mesh else 3, WIDTHS, NEW, refills=(1, 2), inputs=greatest)
+    shape = decode.Slots(3, WIDTHS, NEW, refills=(1, 2), inputs=greatest, capacities=(8,))
     if mesh:
         devices = sharding.make_mesh(8, 1, 1)
         params = jax.device_put(params, sharding.replicated(devices))
-        shape = decode.Slots(8, WIDTHS, NEW, refills=(1, 2), sharding=sharding.batch_sharding(devices))
+        shape = decode.Slots(8, WIDTHS, NEW, refills=(1,), sharding=sharding.batch_sharding(devices))
     found = list(decode.generate_all(model.step, model.start, params, prompts, shape, eos=[1], pad=PAD))
     start = jax.jit(model.start, static_argnums=(1, 2))
     for text, prompt in zip(found, prompts, strict=True):

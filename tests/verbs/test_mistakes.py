@@ -47,6 +47,7 @@ def line(runs: Callable, tmp_path: pathlib.Path) -> tuple[str, str]:
     ("--config.model.norm=layer", "expected one of layernorm, rmsnorm"),
     ("--config.model.heads=3", "model.heads"),
     ("--config.train.on_nan=sotp", "expected stop or skip"),
+    ("--config.decode.slots=-1", "config.decode.slots is -1, expected 0 (static batches) or more"),
     ("--config.decode.method=gredy", "expected one of greedy, sample, beam"),
     ("--config.tokenizer.size=20", "size=20 is too small"),
     ("--config.tokenizer.path=nowhere", "nowhere"),

@@ -186,6 +186,25 @@ def test_a_cut_output_goes_on_to_the_same_file(
     assert output.stat().st_mtime_ns >= changed
 
 
+@pytest.mark.parametrize(("task", "architecture", "more"), [
+    ("text_generation", "decoder", ("--config.decode.method=sample",)), ("translation", "encoder_decoder", ())],
+    ids=["samples", "sources"])
+def test_slots_write_what_batches_write_and_go_on_to_the_same_file(
+        runs: Callable, verb: Callable, forty: Callable, small_windows: None, tmp_path: pathlib.Path,
+        task: str, architecture: str, more: tuple[str, ...]) -> None:
+    run, written = runs(task, architecture), []
+    for slots in (0, 8):
+        output = tmp_path / f"{slots}.jsonl"
+        line = (f"--config={run.config}", *more, f"--config.decode.slots={slots}", f"--workdir={run.workdir}",
+                f"--input={forty(task)}", f"--output={output}")
+        assert verb(predict, *line).output == f"{output}: 40 predictions\n"
+        written.append(output.read_bytes())
+    assert written[0] == written[1] and len(set(written[0].splitlines())) > 20
+    lines = written[1].splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:21]))  # within a window of 16
+    assert verb(predict, *line).status == 0 and output.read_bytes() == written[1]
+
+
 def test_a_sample_depends_on_the_seed_and_the_records_number(
         runs: Callable, verb: Callable, tmp_path: pathlib.Path) -> None:
     run = runs("text_generation", "decoder")
