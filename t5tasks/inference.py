@@ -223,10 +223,8 @@ class Predictor:
         answers: list[Answer] = []
         for row in range(len(indices)):
             prompt = batch["tokens"][row][batch["segments"][row] > 0].tolist()
-            rows_written = (written[place][:ends_at[place]].tolist()
-                            for place in range(row * samples, (row + 1) * samples))
-            texts = tuple(decode.cut(self._continuation(prompt, ids), settings.stop) for ids in rows_written)
-            answers.append(texts if samples > 1 else texts[0])
+            answers.append(self._answer(prompt, [written[place][:ends_at[place]].tolist()
+                                                 for place in range(row * samples, (row + 1) * samples)]))
         return answers
 
     @property
@@ -253,21 +251,25 @@ class Predictor:
             found = decode.generate_all(
                 experiment.model.step, experiment.model.start, parameters, self._slot_prompts(order), self._slots,
                 eos=np.asarray([special["eos"]], np.int32), pad=experiment.pad, pieces=self._pieces)
-            texts = {index: (row["tokens"].tolist(), text.tokens[: text.lengths].tolist())
-                     for (index, row), text in zip(order, found, strict=True)}
+            texts = {index: self._answer(row["tokens"].tolist(), [
+                text.tokens[: text.lengths].tolist() for text in itertools.islice(found, settings.samples)])
+                for index, row in order}
             for index, _ in group:
                 if index >= skip:
-                    yield decode.cut(self._continuation(*texts[index]), settings.stop)
+                    yield texts[index]
 
     def _slot_prompts(self, rows: list[tuple[int, Features]]) -> Iterator[decode.Prompt]:
+        """A prompt for each sample of each record, a record's side by side."""
         shape, choice = self._prompt_shape, jax.device_get(self._choice(1))
-        keys = np.asarray(self._keys([index for index, _ in rows], WINDOW * self.experiment.config.decode.slots))
-        for (index, row), key in zip(rows, keys, strict=False):
+        samples, window = self.experiment.config.decode.samples, WINDOW * self.experiment.config.decode.slots
+        keys = iter(np.asarray(self._keys([index for index, _ in rows], window, samples)))
+        for index, row in rows:
             inputs = None
             if "source_tokens" in row:
                 padded = batches.padded([row], shape, 1)
                 inputs = {name: padded[name][0] for name in ("source_tokens", "source_segments")}
-            yield decode.Prompt(row["tokens"], choice, key, inputs, f"record {index}")
+            for key in itertools.islice(keys, samples):
+                yield decode.Prompt(row["tokens"], choice, key, inputs, f"record {index}")
 
     @functools.cached_property
     def _slots(self) -> decode.Slots:
@@ -300,6 +302,12 @@ class Predictor:
         """The bytes of each token, where stop strings need them."""
         settings, tokenizer = self.experiment.config.decode, self.experiment.tokenizer
         return decode.pieces(decode.token_bytes(tokenizer)) if settings.stop else None
+
+    def _answer(self, prompt: list[int], samples: list[list[int]]) -> Answer:
+        """The text of one sample, or those of several."""
+        stop = self.experiment.config.decode.stop
+        texts = tuple(decode.cut(self._continuation(prompt, ids), stop) for ids in samples)
+        return texts if len(texts) > 1 else texts[0]
 
     def _continuation(self, prompt: list[int], ids: list[int]) -> str:
         """The text that ids add to the prompt: decoded alone, they could lose their leading space."""

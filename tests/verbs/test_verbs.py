@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from t5tasks import evaluate, inference, predict, vocabulary
+from t5tasks import configuration, evaluate, inference, predict, vocabulary
 from t5tasks.data import sources, tokenizer
+from t5tasks.trained import load
 
 FORMS = (("classification", "encoder"), ("classification", "decoder"), ("translation", "encoder_decoder"),
          ("text_generation", "decoder"))
@@ -187,22 +188,23 @@ def test_a_cut_output_goes_on_to_the_same_file(
 
 
 @pytest.mark.parametrize(("task", "architecture", "more"), [
-    ("text_generation", "decoder", ("--config.decode.method=sample",)), ("translation", "encoder_decoder", ())],
+    ("text_generation", "decoder", {"method": "sample", "samples": 2}), ("translation", "encoder_decoder", {})],
     ids=["samples", "sources"])
-def test_slots_write_what_batches_write_and_go_on_to_the_same_file(
-        runs: Callable, verb: Callable, forty: Callable, small_windows: None, tmp_path: pathlib.Path,
-        task: str, architecture: str, more: tuple[str, ...]) -> None:
-    run, written = runs(task, architecture), []
+def test_slots_answer_what_batches_answer_and_go_on_anywhere(
+        runs: Callable, small_windows: None, task: str, architecture: str, more: dict) -> None:
+    run, answers = runs(task, architecture), []
+    records = list(sources.read("builtin:test?size=20", task))
     for slots in (0, 8):
-        output = tmp_path / f"{slots}.jsonl"
-        line = (f"--config={run.config}", *more, f"--config.decode.slots={slots}", f"--workdir={run.workdir}",
-                f"--input={forty(task)}", f"--output={output}")
-        assert verb(predict, *line).output == f"{output}: 40 predictions\n"
-        written.append(output.read_bytes())
-    assert written[0] == written[1] and len(set(written[0].splitlines())) > 20
-    lines = written[1].splitlines(keepends=True)
-    output.write_bytes(b"".join(lines[:21]))  # within a window of 16
-    assert verb(predict, *line).status == 0 and output.read_bytes() == written[1]
+        config = configuration.read(str(run.config))
+        config.decode.update(slots=slots, **more)
+        trained = load(config, run.workdir)
+        predictor = inference.Predictor(trained.experiment)
+        answers.append(list(predictor.answers(trained.parameters, records)))
+    assert len(answers[0]) == 20 and answers[0] == answers[1]
+    assert {type(answer) for answer in answers[0]} == ({tuple} if more else {str})
+    assert len(set(answers[0])) > (18 if more else 1)
+    # The 19th stands in the second window.
+    assert list(predictor.answers(trained.parameters, records, skip=18)) == answers[1][18:]
 
 
 def test_a_sample_depends_on_the_seed_and_the_records_number(
