@@ -14,7 +14,7 @@ from t5tasks.decode.choose import draw, first_largest, largest
 from t5tasks.decode.contract import Step, check_request, if_any, known
 from t5tasks.decode.process import process
 from t5tasks.decode.prompts import at_the_end
-from t5tasks.decode.settings import Settings
+from t5tasks.decode.settings import UNLIMITED, Settings
 from t5tasks.decode.stops import Pieces
 from t5tasks.decode.warp import warp
 
@@ -132,20 +132,44 @@ def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Arr
     return generated
 
 
-def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-         settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
-         pieces: Pieces | None, *, max_new_tokens: int, samples: int, alternatives: int
-         ) -> tuple[Generated, Any]:
+def begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
+          settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any, pieces: Pieces | None, *,
+          max_new_tokens: int, samples: int = 1, alternatives: int = 0
+          ) -> tuple[jax.Array, State, Request]:
+    """Reads the prompts: (f32[B, V], what `append` chooses from; sequences without a token; their request).
+
+    The arguments are those of `generate`; nothing is checked.
+    """
     logits, cache = step(params, prompt, prompt_lengths, cache)
     seen = at_the_end(prompt, prompt_lengths)
     if samples > 1:
         rows = jnp.repeat(jnp.arange(prompt.shape[0], dtype=jnp.int32), samples)
         logits, seen, cache = logits[rows], seen[rows], cache.take(rows)
     request = Request(settings, keys, seen, eos.reshape(-1), pieces)
-    begun = start(request, max_new_tokens, alternatives, pad, cache)
+    return logits.astype(jnp.float32), start(request, max_new_tokens, alternatives, pad, cache), request
 
-    def advance(carry: tuple[jax.Array, State]) -> tuple[jax.Array, State]:
-        logits, state = carry
+
+def extend(step: Step, params: Any, logits: jax.Array, state: State, request: Request,
+           steps: Any = UNLIMITED, ends: Any = UNLIMITED) -> tuple[jax.Array, State]:
+    """A segment: (logits, state) after more tokens of every sequence under way, for a program of the caller's.
+
+    It ends when all sequences have ended, when it has written `steps` tokens of each that has not,
+    or when `ends` of them have ended in it. What comes out goes into the next segment: any cuts give
+    the texts of one unbounded segment, token for token.
+
+    Args:
+      logits: f32[B, V], from `begin` or the segment before; those of an ended row mean nothing.
+      steps, ends: int32[], at least 1; neither is compiled in.
+    """
+    before = jnp.sum(state.ended)
+
+    def goes_on(carry: tuple[jax.Array, jax.Array, State]) -> jax.Array:
+        count, _, state = carry
+        ended = jnp.sum(state.ended)
+        return (ended < state.ended.shape[0]) & (count < steps) & (ended - before < ends)
+
+    def turn(carry: tuple[jax.Array, jax.Array, State]) -> tuple[jax.Array, jax.Array, State]:
+        count, logits, state = carry
         state = append(state, logits, request)
 
         def feed(read: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
@@ -154,10 +178,24 @@ def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, 
             return logits.astype(jnp.float32), cache
 
         logits, cache = if_any(~state.ended, feed, (logits, state.cache))
-        return logits, dataclasses.replace(state, cache=cache)
+        return count + 1, logits, dataclasses.replace(state, cache=cache)
 
-    _, state = jax.lax.while_loop(lambda carry: ~jnp.all(carry[1].ended), advance,
-                                  (logits.astype(jnp.float32), begun))
+    _, logits, state = jax.lax.while_loop(goes_on, turn, (jnp.zeros((), jnp.int32), logits, state))
+    return logits, state
+
+
+# `extend` as a program of its own, which works in the memory of the logits and the state it is given.
+advance = partial(jax.jit, static_argnames=("step",), donate_argnames=("logits", "state"))(extend)
+
+
+def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
+         settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
+         pieces: Pieces | None, *, max_new_tokens: int, samples: int, alternatives: int
+         ) -> tuple[Generated, Any]:
+    logits, state, request = begin(
+        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces,
+        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives)
+    _, state = extend(step, params, logits, state, request)
     return state.written, state.cache if samples == 1 else None
 
 
