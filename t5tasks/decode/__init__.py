@@ -2,10 +2,11 @@
 """From prompts and a step function to tokens, beams or label probabilities, on the device."""
 
 from t5tasks.decode.beam import Beams, search
-from t5tasks.decode.contract import Cache, Score, Step
+from t5tasks.decode.contract import Cache, Score, Step, capacity
 from t5tasks.decode.labels import log_probabilities, normalise
+from t5tasks.decode.prefill import prefill
 from t5tasks.decode.process import process
-from t5tasks.decode.prompts import from_padded
+from t5tasks.decode.prompts import from_padded, padded, widths
 from t5tasks.decode.sample import (
     AT_EOS,
     AT_LIMIT,
@@ -18,9 +19,10 @@ from t5tasks.decode.sample import (
 from t5tasks.decode.settings import Settings, settings
 from t5tasks.decode.spelling import token_bytes
 from t5tasks.decode.stops import Pieces, cut, pieces
+from t5tasks.decode.text_stream import TextStream, continuation
 from t5tasks.decode.warp import warp
 
 __all__ = ["AT_EOS", "AT_LIMIT", "AT_STOP", "FORBIDDEN", "Beams", "Cache", "Generated", "Pieces",
-           "Score", "Settings", "Step", "cut", "from_padded", "generate", "keys",
-           "log_probabilities", "normalise", "pieces", "process", "search", "settings",
-           "token_bytes", "warp"]
+           "Score", "Settings", "Step", "TextStream", "capacity", "continuation", "cut", "from_padded", "generate",
+           "keys", "log_probabilities", "normalise", "padded", "pieces", "prefill", "process", "search",
+           "settings", "token_bytes", "warp", "widths"]
