@@ -3,6 +3,7 @@
 
 from t5tasks.decode.beam import Beams, search
 from t5tasks.decode.contract import Cache, Score, Step, capacity
+from t5tasks.decode.conversation import Conversation
 from t5tasks.decode.labels import log_probabilities, normalise
 from t5tasks.decode.prefill import prefill
 from t5tasks.decode.process import process
@@ -19,10 +20,11 @@ from t5tasks.decode.sample import (
 from t5tasks.decode.settings import Settings, settings
 from t5tasks.decode.spelling import token_bytes
 from t5tasks.decode.stops import Pieces, cut, pieces
+from t5tasks.decode.stream import News, Stream, stream, texts
 from t5tasks.decode.text_stream import TextStream, continuation
 from t5tasks.decode.warp import warp
 
-__all__ = ["AT_EOS", "AT_LIMIT", "AT_STOP", "FORBIDDEN", "Beams", "Cache", "Generated", "Pieces",
-           "Score", "Settings", "Step", "TextStream", "capacity", "continuation", "cut", "from_padded", "generate",
-           "keys", "log_probabilities", "normalise", "padded", "pieces", "prefill", "process", "search",
-           "settings", "token_bytes", "warp", "widths"]
+__all__ = ["AT_EOS", "AT_LIMIT", "AT_STOP", "FORBIDDEN", "Beams", "Cache", "Conversation", "Generated", "News",
+           "Pieces", "Score", "Settings", "Step", "Stream", "TextStream", "capacity", "continuation", "cut",
+           "from_padded", "generate", "keys", "log_probabilities", "normalise", "padded", "pieces", "prefill",
+           "process", "search", "settings", "stream", "texts", "token_bytes", "warp", "widths"]

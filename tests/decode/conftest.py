@@ -38,6 +38,13 @@ class History:
     def reorder(self, rows):
         return dataclasses.replace(self, tokens=self.tokens[rows], lengths=self.lengths[rows])
 
+    def rewind(self, lengths):
+        return dataclasses.replace(self, lengths=lengths)
+
+    def grow(self, capacity):
+        more = ((0, 0), (0, capacity - self.capacity))
+        return dataclasses.replace(self, tokens=jnp.pad(self.tokens, more, constant_values=-1))
+
 
 def empty(sources, capacity):
     sources = jnp.asarray(sources, jnp.int32)

@@ -172,4 +172,4 @@ def test_a_long_stream_is_decoded_in_short_windows(load, monkeypatch):
     lengths.clear()
     for id in ids:
         stream.push([id])
-    assert len(ids) > 500 and max(lengths) <= text_stream.WINDOW + 1
+    assert len(ids) > 500 and max(lengths) <= text_stream.WINDOW + text_stream.KEPT
