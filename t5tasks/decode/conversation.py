@@ -110,7 +110,8 @@ class Conversation:
         cache, self._cache, self._held = self._cache, None, []  # until the reply gives it back
         reply = begin(
             self._step, self._params, jnp.asarray(tokens), jnp.asarray(lengths), cache, settings, key, eos, pad, pieces,
-            segment=segment, held=jnp.full(1, kept, jnp.int32), seen=jnp.asarray(seen), max_new_tokens=max_new_tokens, prefill_chunk=self._chunk)
+            segment=segment, held=jnp.full(1, kept, jnp.int32), seen=jnp.asarray(seen),
+            max_new_tokens=max_new_tokens, prefill_chunk=self._chunk)
         self._reply = prompt, reply
         self.prefilled, self.reused = len(new), kept
         return reply

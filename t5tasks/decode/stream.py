@@ -132,7 +132,8 @@ def stream(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
            samples: int = 1, pieces: Pieces | None = None, segment: int = 1, prefill_chunk: int = 0) -> Stream:
     """The tokens that `generate` gives for the same request, as they come.
 
-    Arguments and errors are those of `generate`; the cache is used up and comes out as the stream's.
+    Arguments and errors are those of `generate`; the cache is used up, and comes out as the stream's with
+    a row a sequence.
 
     Args:
       segment: tokens of a sequence between two news: 1 to show each at once, more to lose less time
@@ -150,8 +151,9 @@ def begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array,
     """`stream` without its checks; `held` int32[P] rewinds the cache, `seen` is as in `sample.begin`."""
     if segment < 1:
         raise ValueError(f"segment is {segment}, expected at least 1 token.")
-    begun = _begin(step, params, prompt, prompt_lengths, cache, held, settings, keys, jnp.asarray(eos, jnp.int32),
-                   pad, pieces, seen, max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
+    run = _begin if samples > 1 else _begin_in_place
+    begun = run(step, params, prompt, prompt_lengths, cache, held, settings, keys, jnp.asarray(eos, jnp.int32), pad,
+                pieces, seen, max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
     return Stream(step, params, begun, segment)
 
 
@@ -170,16 +172,20 @@ def texts(tokens: Stream, tokenizer: Speller, prompts: Sequence[Sequence[int]], 
                    for text, ids, reason in zip(streams, news.tokens, news.reasons, strict=True)]
 
 
-@partial(jax.jit, static_argnames=("step", "max_new_tokens", "samples", "prefill_chunk"), donate_argnames=("cache",))
-def _begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-           held: jax.Array | None, settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
-           pieces: Pieces | None, seen: jax.Array | None, *, max_new_tokens: int, samples: int, prefill_chunk: int
-           ) -> tuple[jax.Array, State, Request, jax.Array]:
+def _run_begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
+               held: jax.Array | None, settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
+               pieces: Pieces | None, seen: jax.Array | None, *, max_new_tokens: int, samples: int, prefill_chunk: int
+               ) -> tuple[jax.Array, State, Request, jax.Array]:
     cache = cache if held is None else cache.rewind(held)
     logits, state, request = sample.begin(
         step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, seen=seen,
         max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
     return logits, state, request, state.cache.lengths + 0  # what was read: the state is worked on
+
+
+_STATIC = ("step", "max_new_tokens", "samples", "prefill_chunk")
+_begin = partial(jax.jit, static_argnames=_STATIC)(_run_begin)
+_begin_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run_begin)
 
 
 @partial(jax.jit, static_argnames=("step", "steps"), donate_argnames=("logits", "state"))
