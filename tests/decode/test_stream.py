@@ -21,12 +21,12 @@ GIVEN = {"temperature": [0.0, 1.0, 0.8, 1.5], "top_k": [0, 5, 0, 0], "no_repeat_
 
 @pytest.fixture
 def request_of(recency, pad_right):
-    """request_of(samples): the arguments of `generate` and of `stream`."""
+    """request_of(samples): the arguments of `generate` and of `stream` for four sequences."""
     def arguments(samples=1, **given):
-        tokens, lengths = pad_right(recency.prompts)
-        rows = len(lengths) * samples
-        return ((recency.step, recency.params, tokens, lengths, recency.empty(SOURCES, 40),
-                 decode.settings(rows, **(given or GIVEN)), decode.keys([5, 6, 7, 8], samples)),
+        prompts = 4 // samples  # so that one program of the loop serves all
+        tokens, lengths = pad_right(recency.prompts[:prompts], 4)
+        return ((recency.step, recency.params, tokens, lengths, recency.empty(SOURCES[:prompts], 40),
+                 decode.settings(4, **(given or GIVEN)), decode.keys([5, 6, 7, 8][:prompts], samples)),
                 {"max_new_tokens": NEW, "eos": EOS, "pad": PAD, "samples": samples,
                  "pieces": decode.pieces(PIECES)})
     return arguments

@@ -252,3 +252,36 @@ def test_prompts_read_in_chunks_see_their_images(seeing, batch, with_prefix, qui
     assert cache.image_features_used.tolist() == [4, 8, 0]
     again = cache.rewind(np.array([0, 9, 0]))
     assert again.image_features_used.tolist() == [0, 8, 0] and again.lengths.tolist() == [0, 9, 0]
+
+
+def test_a_conversation_sees_its_image_once_and_fills_its_cache_to_the_end(seeing, batch):
+    """Each turn's tokens are those of `generate` on the whole prompt."""
+    one = {"images": batch["images"][:1]}
+    model, parameters, limit = seeing.model, seeing.parameters, 60
+    settings, ends = decode.settings(1, min_new=4), {"max_new_tokens": 4, "eos": [1], "pad": 0}
+
+    def expected(prompt):
+        tokens, lengths = decode.padded([prompt], [limit])
+        cache = seeing.start(parameters, 1, 80, one)
+        return decode.generate(model.step, parameters, tokens, lengths, cache, settings, decode.keys([0]),
+                               **ends).tokens[0].tolist()
+
+    talk = decode.Conversation(model.step, parameters, lambda capacity: seeing.start(parameters, 1, capacity, one),
+                               limit, prefill_chunk=16, image_token=IMAGE)
+
+    def ask(prompt):
+        with talk.reply(prompt, settings, decode.keys([0]), **ends) as reply:
+            for _ in reply:
+                pass
+        assert reply.ids[0] == expected(prompt)
+        return reply.ids[0]
+
+    prompt = [5, *[IMAGE] * 4, 7, 8]
+    reply = ask(prompt)
+    for new, reused in ((4, 10), (25, 18), (8, 47)):  # one chunk; two; padding that passes the limit
+        prompt = prompt + reply + list(range(2, 2 + new))
+        reply = ask(prompt)
+        assert (talk.reused, talk.prefilled) == (reused, len(prompt) - reused)
+    assert len(prompt) + 4 == limit
+    other = [5, *[IMAGE] * 2, *prompt[5:20]]
+    assert ask(other) and talk.reused == 0  # half of an image cannot be forgotten
