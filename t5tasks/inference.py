@@ -193,10 +193,11 @@ class Predictor:
         model, (labels, lengths) = self.experiment.model, self._label_tokens
         prompt = self._place(batch)
         rows, width = batch["tokens"].shape
-        cache = self._start(parameters, rows, width + self._new_tokens)
-        sums = decode.log_probabilities(model.step, model.score, parameters, prompt["tokens"],
-                                        self._lengths(batch), cache, labels, lengths)
-        by_length = self.experiment.config.decode.length_normalised
+        settings = self.experiment.config.decode
+        cache = self._start(parameters, rows, decode.capacity(width, self._new_tokens, settings.prefill_chunk))
+        sums = decode.log_probabilities(model.step, model.score, parameters, prompt["tokens"], self._lengths(batch),
+                                        cache, labels, lengths, prefill_chunk=settings.prefill_chunk)
+        by_length = settings.length_normalised
         return list(self._gather(decode.normalise(sums, lengths, by_length)).astype(np.float64))
 
     def _texts(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
@@ -205,10 +206,11 @@ class Predictor:
         settings, special = experiment.config.decode, experiment.tokenizer.special
         rows, width = batch["tokens"].shape
         inputs = self._place(batch)
-        cache = self._start(parameters, rows, width + settings.max_new_tokens, inputs)
+        slots = decode.capacity(width, settings.max_new_tokens, settings.prefill_chunk)
+        cache = self._start(parameters, rows, slots, inputs)
         arguments = (experiment.model.step, parameters, inputs["tokens"], self._lengths(batch), cache)
         ends = {"max_new_tokens": settings.max_new_tokens, "eos": np.asarray([special["eos"]], np.int32),
-                "pad": experiment.pad}
+                "pad": experiment.pad, "prefill_chunk": settings.prefill_chunk}
         samples = settings.samples
         choice = self._choice(rows * samples)
         if settings.method == "beam":
@@ -305,15 +307,9 @@ class Predictor:
 
     def _answer(self, prompt: list[int], samples: list[list[int]]) -> Answer:
         """The text of one sample, or those of several."""
-        stop = self.experiment.config.decode.stop
-        texts = tuple(decode.cut(self._continuation(prompt, ids), stop) for ids in samples)
+        tokenizer, stop = self.experiment.tokenizer, self.experiment.config.decode.stop
+        texts = tuple(decode.cut(decode.continuation(tokenizer, prompt, ids), stop) for ids in samples)
         return texts if len(texts) > 1 else texts[0]
-
-    def _continuation(self, prompt: list[int], ids: list[int]) -> str:
-        """The text that ids add to the prompt: decoded alone, they could lose their leading space."""
-        decode_ids = self.experiment.tokenizer.decode
-        before, whole = decode_ids(prompt), decode_ids(prompt + ids)
-        return whole[len(before):] if whole.startswith(before) else decode_ids(ids)
 
     def _keys(self, indices: list[int], rows: int, samples: int) -> jax.Array:
         """uint32[rows * samples, 2]: a record's keys depend on the seed and its number alone, not on its batch."""

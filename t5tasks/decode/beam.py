@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from t5tasks.decode.choose import largest
 from t5tasks.decode.contract import Step, check_request, if_any, known
+from t5tasks.decode.prefill import prefill
 from t5tasks.decode.process import is_used, process_all
 from t5tasks.decode.prompts import at_the_end
 from t5tasks.decode.settings import Settings
@@ -70,7 +71,7 @@ class Rules:
 def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any, *,
            beams: int, max_new_tokens: int, length_penalty: Any, early_stopping: bool | str,
            eos: Any, pad: Any, settings: Settings | None = None, num_return: int = 1,
-           keep_cache: bool = False) -> Beams:
+           keep_cache: bool = False, prefill_chunk: int = 0) -> Beams:
     """The `num_return` best of `beams` sequences that follow each prompt.
 
     The prompts are read once, at batch B; the cache is then taken to B x K rows. Compiles once for
@@ -85,12 +86,13 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
         and the best beam, at its present length, does not beat the worst of them. "never": as
         False, but at the greatest length if length_penalty is above 0.
       eos: int32[E], ids that end a text; ids below 0 name no token, and E may be 0. pad: id.
+      prefill_chunk: as `prefill` has it.
       settings: B rows whose penalties, bans, forced tokens, min_new and max_new act on each beam.
 
     Raises: ValueError where shapes or ranges are wrong, the cache is too small, or the settings
       draw at random or have stop strings.
     """
-    check_request(prompt, prompt_lengths, cache, max_new_tokens)
+    check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk)
     if beams < 1 or not 1 <= num_return <= beams:
         raise ValueError(f"{num_return} sequences of {beams} beams were asked for, expected at "
                          "least 1 beam and no more sequences than beams.")
@@ -105,7 +107,8 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
         prompt=jnp.asarray(prompt, jnp.int32), eos=jnp.asarray(eos, jnp.int32))
     run_search = _search if keep_cache else _search_in_place
     found, _ = run_search(step, params, prompt, prompt_lengths, cache, rules,
-                          jnp.asarray(pad, jnp.int32), beams=beams, max_new_tokens=max_new_tokens)
+                          jnp.asarray(pad, jnp.int32), beams=beams, max_new_tokens=max_new_tokens,
+                          prefill_chunk=prefill_chunk)
     return jax.tree.map(lambda array: array[:, :num_return], found)
 
 
@@ -120,9 +123,10 @@ def _check_settings(settings: Settings, batch: int) -> None:
 
 
 def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-         rules: Rules, pad: jax.Array, *, beams: int, max_new_tokens: int) -> tuple[Beams, Any]:
+         rules: Rules, pad: jax.Array, *, beams: int, max_new_tokens: int, prefill_chunk: int
+         ) -> tuple[Beams, Any]:
     batch = prompt.shape[0]
-    logits, prompt_cache = step(params, prompt, prompt_lengths, cache)
+    logits, prompt_cache = prefill(step, params, prompt, prompt_lengths, cache, prefill_chunk)
     rules = dataclasses.replace(rules, prompt=at_the_end(prompt, prompt_lengths),
                                 eos=rules.eos.reshape(-1))
     first_rows = jnp.arange(batch, dtype=jnp.int32)[:, None]
@@ -150,7 +154,7 @@ def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, 
     return Beams(_fill(state, rules.eos, pad), state.lengths, state.scores), prompt_cache
 
 
-_STATIC = ("step", "beams", "max_new_tokens")
+_STATIC = ("step", "beams", "max_new_tokens", "prefill_chunk")
 _search = partial(jax.jit, static_argnames=_STATIC)(_run)
 # The prompts' cache comes out again, so that the memory that came in can hold it.
 _search_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run)

@@ -40,6 +40,12 @@ class Cache(Protocol):
     def place(self: CacheType, rows: jax.Array, other: CacheType) -> CacheType:
         """Rows int32[R] become the R rows of `other`, which may have fewer slots; the others stay."""
 
+    def rewind(self: CacheType, lengths: jax.Array) -> CacheType:
+        """The cache as it was when row b held lengths[b] tokens, int32[B], none above what it holds."""
+
+    def grow(self: CacheType, capacity: int) -> CacheType:
+        """The same tokens in rows of more slots."""
+
 
 class Step(Protocol):
     def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array,
@@ -61,14 +67,37 @@ class Score(Protocol):
         """(f32[B, T]: log p(targets[b, t] | cache, tokens[b, :t + 1]), cache)."""
 
 
+def reads_whole(cache: Any) -> bool:
+    """Whether one step must read a prompt, since its tokens see later ones (an image before its caption).
+
+    A cache says so by an attribute of this name; most have none.
+    """
+    return bool(getattr(cache, "reads_whole", False))
+
+
+def chunks(width: int, cache: Any, chunk: int) -> tuple[int, int]:
+    """(how many, tokens of each): equal parts of at most `chunk` tokens that hold a prompt of `width`."""
+    if chunk < 0:
+        raise ValueError(f"prefill_chunk is {chunk}, expected a number of tokens, or 0 for whole prompts.")
+    count = max(1, -(-width // chunk)) if chunk and not reads_whole(cache) else 1
+    return count, -(-width // count)
+
+
+def capacity(width: int, new_tokens: int, prefill_chunk: int = 0) -> int:
+    """Slots that an empty cache needs for prompts of `width`, read in chunks, and the tokens after them."""
+    count, size = chunks(width, None, prefill_chunk)
+    return max(width + new_tokens, count * size)
+
+
 def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
-                  new_tokens: int) -> None:
+                  new_tokens: int, prefill_chunk: int = 0) -> None:
     """Refuses a request that does not fit: a write past the cache's end would go unnoticed.
 
     Shapes are checked always (while tracing too, where the cache is taken to be empty), values
     when they are at hand, which is when the caller has not traced them.
 
-    Args: prompt int32[B, T]; prompt_lengths int32[B], each 1 .. T; new_tokens >= 1 a row.
+    Args: prompt int32[B, T]; prompt_lengths int32[B], each 1 .. T; new_tokens >= 1 a row;
+      prefill_chunk as `prefill` has it.
     Raises: ValueError.
     """
     if np.ndim(prompt) != 2:
@@ -81,9 +110,11 @@ def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
                              "one number for each row of the prompt.")
     if new_tokens < 1:
         raise ValueError(f"{new_tokens} new tokens were asked for, expected at least 1.")
-    if width + new_tokens > cache.capacity:
+    count, size = chunks(width, cache, prefill_chunk)
+    block = count * size  # is written, its padding included
+    if max(width + new_tokens, block) > cache.capacity:
         raise ValueError(f"a prompt of {width} and {new_tokens} new tokens need "
-                         f"{width + new_tokens} slots, the cache has {cache.capacity}; make it "
+                         f"{max(width + new_tokens, block)} slots, the cache has {cache.capacity}; make it "
                          "larger, shorten the prompt or ask for fewer new tokens.")
     lengths, held = known(prompt_lengths), known(cache.lengths)
     if lengths is not None and (lengths.min() < 1 or lengths.max() > width):
@@ -91,9 +122,8 @@ def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
         raise ValueError(f"prompt_lengths[{row}] is {lengths[row]}, expected 1 to {width} "
                          "(the prompt's width); an empty prompt needs a start token.")
     if held is not None:
-        # A whole block of `width` is written, its padding included.
         read = width if lengths is None else lengths
-        need = int(np.max(held + np.maximum(width, read + new_tokens)))
+        need = int(np.max(held + np.maximum(block, read + new_tokens)))
         if need > cache.capacity:
             raise ValueError(f"the cache already holds up to {held.max()} tokens a row and would "
                              f"need {need} slots, it has {cache.capacity}; make it larger or start "

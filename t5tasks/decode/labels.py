@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5tasks.decode.contract import Score, Step, check_request, known
+from t5tasks.decode.prefill import prefill
 
 
 def log_probabilities(step: Step, score: Score, params: Any, prompt: jax.Array,
                       prompt_lengths: jax.Array, cache: Any, labels: jax.Array,
-                      label_lengths: jax.Array) -> jax.Array:
+                      label_lengths: jax.Array, *, prefill_chunk: int = 0) -> jax.Array:
     """f32[B, L]: the log-probability of every label's tokens after every prompt, summed.
 
     The prompts are read once, at batch B, and give every label's first token; the other tokens are
@@ -28,6 +29,7 @@ def log_probabilities(step: Step, score: Score, params: Any, prompt: jax.Array,
       prompt: int32[B, T], padded on the right; prompt_lengths: int32[B], each 1 .. T.
       cache: B rows with room for T + M.
       labels: int32[L, M], padded on the right; label_lengths: int32[L], each 1 .. M.
+      prefill_chunk: as `prefill` has it.
 
     Raises: ValueError where shapes disagree or the cache is too small.
     """
@@ -39,19 +41,18 @@ def log_probabilities(step: Step, score: Score, params: Any, prompt: jax.Array,
         row = int(np.argmax((lengths < 1) | (lengths > width)))
         raise ValueError(f"label {row} has {lengths[row]} tokens, expected 1 to {width} "
                          "(the labels' width); an empty label has no probability.")
-    check_request(prompt, prompt_lengths, cache, width)
+    check_request(prompt, prompt_lengths, cache, width, prefill_chunk)
     return _log_probabilities(step, score, params, prompt, prompt_lengths, cache, labels,
-                              label_lengths)
+                              label_lengths, prefill_chunk=prefill_chunk)
 
 
-@partial(jax.jit, static_argnames=("step", "score"))
+@partial(jax.jit, static_argnames=("step", "score", "prefill_chunk"))
 def _log_probabilities(step: Step, score: Score, params: Any, prompt: jax.Array,
                        prompt_lengths: jax.Array, cache: Any, labels: jax.Array,
-                       label_lengths: jax.Array) -> jax.Array:
+                       label_lengths: jax.Array, *, prefill_chunk: int) -> jax.Array:
     labels, label_lengths = jnp.asarray(labels, jnp.int32), jnp.asarray(label_lengths, jnp.int32)
     batch, (count, width) = prompt.shape[0], labels.shape
-    logits, cache = step(params, prompt, prompt_lengths, cache)
-    logits = logits.astype(jnp.float32)
+    logits, cache = prefill(step, params, prompt, prompt_lengths, cache, prefill_chunk)
     # An id outside the vocabulary gives NaN: indexing would clamp it to another token.
     first = jnp.take(logits, labels[:, 0], axis=1, mode="fill", fill_value=jnp.nan)
     sums = first - jax.nn.logsumexp(logits, axis=-1, keepdims=True)

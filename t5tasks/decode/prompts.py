@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From padded prompts to the layouts that decoding works on, and to what each row has seen so far."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +9,40 @@ import jax.numpy as jnp
 import numpy as np
 
 NOTHING = -1  # stands where no token is
+NARROWEST = 16  # tokens
+
+
+def widths(longest: int) -> list[int]:
+    """The few widths that prompts of up to `longest` tokens are padded to: 16, 32, 64 ... and the longest."""
+    found = [NARROWEST]
+    while found[-1] < longest:
+        found.append(2 * found[-1])
+    return [width for width in found if width < longest] + [longest]
+
+
+def bucket(size: int, sizes: Sequence[int], name: str = "size") -> int:
+    """The smallest of `sizes` that holds `size`; ValueError where none does."""
+    for candidate in sizes:
+        if size <= candidate:
+            return candidate
+    raise ValueError(f"{name} is {size}, expected at most {sizes[-1]}.")
+
+
+def padded(prompts: Sequence[Sequence[int]], widths: Sequence[int], pad: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(int32[B, T] padded on the right, int32[B] lengths), T the smallest of the widths that holds them all.
+
+        prompts = [[7, 8], [5, 6, 9]], widths = [4, 8]    out = [[7, 8, 0, 0],    [2,
+                                                                 [5, 6, 9, 0]]     3]
+
+    Raises: ValueError where a prompt is empty, or longer than the last width.
+    """
+    lengths = np.asarray([len(prompt) for prompt in prompts], np.int32)
+    if not lengths.size or lengths.min() < 1:
+        raise ValueError("a prompt has no tokens, expected at least one; an empty prompt needs a start token.")
+    out = np.full((len(prompts), bucket(int(lengths.max()), widths, "a prompt's number of tokens")), pad, np.int32)
+    for row, prompt in zip(out, prompts, strict=True):
+        row[:len(prompt)] = prompt
+    return out, lengths
 
 
 def from_padded(tokens: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 from t5tasks.decode import stops
 from t5tasks.decode.choose import draw, first_largest, largest
 from t5tasks.decode.contract import Step, check_request, if_any, known
+from t5tasks.decode.prefill import prefill
 from t5tasks.decode.process import process
 from t5tasks.decode.prompts import NOTHING, at_the_end
 from t5tasks.decode.settings import UNLIMITED, Settings
@@ -104,19 +105,19 @@ def _keys(seeds: jax.Array, samples: jax.Array) -> jax.Array:
 def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
              settings: Settings, keys: jax.Array, *, max_new_tokens: int, eos: Any, pad: Any,
              samples: int = 1, alternatives: int = 0, pieces: Pieces | None = None,
-             keep_cache: bool = False) -> Generated:
+             keep_cache: bool = False, prefill_chunk: int = 0) -> Generated:
     """Continues each prompt until EOS, a stop string, its own max_new, or max_new_tokens.
 
-    One forward pass over the prompts, then a loop on the device until every sequence has ended. A
+    One pass over the prompts (`prefill`), then a loop on the device until every sequence has ended. A
     sequence's text depends on its prompt, its settings and its key only, never on its batch-mates.
-    Compiles once for each step, max_new_tokens, samples, alternatives and shape; works within a
+    Compiles once for each step, max_new_tokens, samples, alternatives, chunk and shape; works within a
     `jax.jit` of the caller's too, who may then donate the cache.
 
     Args:
       step: see `contract.Step`; hashable, the same object from call to call.
       prompt: int32[P, T], padded on the right (`prompts.from_padded`); prompt_lengths: int32[P],
         each 1 .. T.
-      cache: P rows with room for T + max_new_tokens. With one sample it is used up, so that the
+      cache: P rows with room for T + max_new_tokens (`contract.capacity`). With one sample it is used up, so that the
         loop works in its memory, unless keep_cache is set.
       settings: B = P * samples rows (`settings.settings`).
       keys: uint32[B, 2] (`keys`), unused by greedy rows.
@@ -124,14 +125,27 @@ def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Arr
       samples: sequences of each prompt, which is read once.
       alternatives: most probable tokens to report with each token.
       pieces: the bytes of the tokens (`stops.pieces`), needed where settings have stop strings.
+      prefill_chunk: tokens of a prompt read at once, 0 for all.
 
     Raises: ValueError where shapes disagree, the cache is too small, or pieces are missing.
     """
-    check_request(prompt, prompt_lengths, cache, max_new_tokens)
+    check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk)
+    check_choice(prompt.shape[0], settings, keys, pieces, samples, alternatives)
+    run = _generate if keep_cache or samples > 1 else _generate_in_place
+    generated, _ = run(
+        step, params, prompt, prompt_lengths, cache, settings, keys,
+        jnp.asarray(eos, jnp.int32), pad, pieces, max_new_tokens=max_new_tokens,
+        samples=samples, alternatives=alternatives, prefill_chunk=prefill_chunk)
+    return generated
+
+
+def check_choice(prompts: int, settings: Settings, keys: jax.Array, pieces: Pieces | None, samples: int,
+                 alternatives: int) -> None:
+    """Refuses settings, keys or pieces that do not fit `samples` sequences of each prompt."""
     if samples < 1 or alternatives < 0:
         raise ValueError(f"samples is {samples} and alternatives {alternatives}, expected at least "
                          "1 and 0.")
-    batch = prompt.shape[0] * samples
+    batch = prompts * samples
     if settings.temperature.shape != (batch,):
         raise ValueError(f"settings are for {settings.temperature.shape} sequences, the request "
                          f"has {batch}; make them with settings({batch}, ...).")
@@ -142,29 +156,24 @@ def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Arr
     if pieces is None and ends is not None and ends.any():
         raise ValueError("settings have stop strings, which need the bytes of the tokens; pass "
                          "pieces=decode.pieces(decode.token_bytes(tokenizer)).")
-    run = _generate if keep_cache or samples > 1 else _generate_in_place
-    generated, _ = run(
-        step, params, prompt, prompt_lengths, cache, settings, keys,
-        jnp.asarray(eos, jnp.int32), pad, pieces,
-        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives)
-    return generated
 
 
 def begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
           settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any, pieces: Pieces | None, *,
-          max_new_tokens: int, samples: int = 1, alternatives: int = 0
-          ) -> tuple[jax.Array, State, Request]:
+          max_new_tokens: int, samples: int = 1, alternatives: int = 0, prefill_chunk: int = 0,
+          seen: jax.Array | None = None) -> tuple[jax.Array, State, Request]:
     """Reads the prompts: (f32[B, V], what `append` chooses from; sequences without a token; their request).
 
-    The arguments are those of `generate`; nothing is checked.
+    The arguments are those of `generate`; nothing is checked. Where the cache holds the beginning of
+    the prompts, `seen` int32[P, T2] has them whole, as `prompts.at_the_end` makes it.
     """
-    logits, cache = step(params, prompt, prompt_lengths, cache)
-    seen = at_the_end(prompt, prompt_lengths)
+    logits, cache = prefill(step, params, prompt, prompt_lengths, cache, prefill_chunk)
+    seen = at_the_end(prompt, prompt_lengths) if seen is None else seen
     if samples > 1:
         rows = jnp.repeat(jnp.arange(prompt.shape[0], dtype=jnp.int32), samples)
         logits, seen, cache = logits[rows], seen[rows], cache.take(rows)
     request = Request(settings, keys, seen, eos.reshape(-1), pieces)
-    return logits.astype(jnp.float32), start(request, max_new_tokens, alternatives, pad, cache), request
+    return logits, start(request, max_new_tokens, alternatives, pad, cache), request
 
 
 def extend(step: Step, params: Any, logits: jax.Array, state: State, request: Request,
@@ -208,16 +217,17 @@ advance = partial(jax.jit, static_argnames=("step",), donate_argnames=("logits",
 
 def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
          settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
-         pieces: Pieces | None, *, max_new_tokens: int, samples: int, alternatives: int
-         ) -> tuple[Generated, Any]:
+         pieces: Pieces | None, *, max_new_tokens: int, samples: int, alternatives: int,
+         prefill_chunk: int) -> tuple[Generated, Any]:
     logits, state, request = begin(
         step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces,
-        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives)
+        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives,
+        prefill_chunk=prefill_chunk)
     _, state = extend(step, params, logits, state, request)
     return state.written, state.cache if samples == 1 else None
 
 
-_STATIC = ("step", "max_new_tokens", "samples", "alternatives")
+_STATIC = ("step", "max_new_tokens", "samples", "alternatives", "prefill_chunk")
 _generate = partial(jax.jit, static_argnames=_STATIC)(_run)
 # The cache comes out again, so that the memory that came in can hold it.
 _generate_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run)

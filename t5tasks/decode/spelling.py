@@ -43,11 +43,17 @@ def _bytes(tokenizer: Speller, anchor: Sequence[int], before: str, id: int) -> b
     if UNREADABLE not in added:
         return added.encode()
     piece = tokenizer.piece(id)
-    if found := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece):
-        return bytes([int(found[1], 16)])
+    if (byte := byte_piece(piece)) is not None:
+        return bytes([byte])
     if all(character in BYTE_OF for character in piece):
         return bytes(BYTE_OF[character] for character in piece)
     return added.encode()
+
+
+def byte_piece(piece: str) -> int | None:
+    """The byte that a piece such as "<0xE2>" stands for; None for any other."""
+    found = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", piece)
+    return int(found[1], 16) if found else None
 
 
 def _byte_characters() -> dict[str, int]:

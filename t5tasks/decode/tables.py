@@ -5,25 +5,16 @@ A compiled program depends on the shapes of the arrays, so these have few: every
 to the next size in its row of buckets, and the smallest bucket is there when nothing is asked for.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from t5tasks.decode.prompts import NOTHING
+from t5tasks.decode.prompts import NOTHING, bucket
 
 BAD_WORDS = (8, 64, 512, 4096)  # words of a sequence
 BAD_WORD_TOKENS = (4, 16, 64)   # tokens of a word
 FORCED = (4, 32, 256)           # tokens of a forced prefix
 STOP_BYTES = (32, 256, 2048)    # bytes of a sequence's stop strings together
-
-
-def bucket(size: int, sizes: Sequence[int], name: str = "size") -> int:
-    """The smallest of `sizes` that holds `size`; ValueError where none does."""
-    for candidate in sizes:
-        if size <= candidate:
-            return candidate
-    raise ValueError(f"{name} is {size}, expected at most {sizes[-1]}.")
 
 
 def bad_words(given: Any, batch: int) -> np.ndarray:

@@ -33,6 +33,11 @@ class Cache:
         """The most tokens a row can hold."""
         return self.keys[0].shape[1]
 
+    @property
+    def reads_whole(self) -> bool:
+        """Whether one step must read a prompt, whose tokens then see later ones."""
+        return self.prefix_lengths is not None
+
     def take(self, rows: jax.Array) -> "Cache":
         """Rows int32[B2] of the batch, in that order, repeated where named twice."""
         return jax.tree.map(lambda array: jnp.take(array, rows, axis=0), self)
@@ -51,6 +56,21 @@ class Cache:
                 other, memory_segments=jnp.pad(other.memory_segments, ((0, 0), (0, missing))))
         return jax.tree.map(
             lambda held, new: held.at[(rows, *(slice(size) for size in new.shape[1:]))].set(new), self, other)
+
+    def rewind(self, lengths: jax.Array) -> "Cache":
+        """The first lengths[b] tokens of each row, int32[B]; what lies behind them will be overwritten.
+
+        A row with images may go back to their last token or to 0, from where it reads them again.
+        """
+        used = self.image_features_used
+        return dataclasses.replace(
+            self, lengths=lengths, image_features_used=None if used is None else jnp.where(lengths > 0, used, 0))
+
+    def grow(self, capacity: int) -> "Cache":
+        """The same rows with more slots."""
+        more = ((0, 0), (0, capacity - self.capacity), (0, 0), (0, 0))
+        return dataclasses.replace(self, keys=tuple(jnp.pad(keys, more) for keys in self.keys),
+                                   values=tuple(jnp.pad(values, more) for values in self.values))
 
 
 def empty(batch: int, capacity: int, layers: int, kv_heads: int, head_size: int,

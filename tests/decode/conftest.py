@@ -43,6 +43,13 @@ class History:
         tokens = self.tokens.at[rows, :other.capacity].set(other.tokens)
         return History(tokens, self.lengths.at[rows].set(other.lengths), self.source.at[rows].set(other.source))
 
+    def rewind(self, lengths):
+        return dataclasses.replace(self, lengths=lengths)
+
+    def grow(self, capacity):
+        more = ((0, 0), (0, capacity - self.capacity))
+        return dataclasses.replace(self, tokens=jnp.pad(self.tokens, more, constant_values=-1))
+
 
 def empty(sources, capacity):
     sources = jnp.asarray(sources, jnp.int32)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from t5tasks import decode
-from t5tasks.decode.tables import BAD_WORDS, bucket
+from t5tasks.decode.prompts import bucket
+from t5tasks.decode.tables import BAD_WORDS
 
 WIDTHS, NEW, ROWS, EOS = (4, 8), 6, 4, [1, 6]
 COMPILED = "/jax/core/compile/backend_compile_duration"

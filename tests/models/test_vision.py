@@ -2,6 +2,7 @@
 """Images in: patches, positions, features among tokens and the laws that hold for them out."""
 
 import dataclasses
+import functools
 import json
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from t5tasks import decode
 from t5tasks.models import vision
 from t5tasks.models.config import ModelConfig, Patches, Vision, from_mapping
 from t5tasks.models.model import Model
@@ -235,3 +237,51 @@ def test_a_config_survives_json_and_config_files():
 def test_configs_that_make_no_sense_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         from_mapping(values)
+
+
+@pytest.mark.parametrize("with_prefix", [False, True])
+def test_prompts_read_in_chunks_see_their_images(seeing, batch, with_prefix, quick_jit):
+    """Features go on from chunk to chunk; a prompt that is a prefix is read at once, whatever the chunk."""
+    lengths = PREFIXES if with_prefix else LENGTHS
+    inputs = batch | ({"prefix": np.arange(TOKENS.shape[1]) < lengths[:, None]} if with_prefix else {})
+    cache = seeing.start(seeing.parameters, 3, 12, inputs)
+    read = quick_jit(functools.partial(decode.prefill, seeing.model.step), static_argnames="chunk")
+    logits, cache = read(seeing.parameters, TOKENS, lengths, cache, chunk=3)
+    expected = seeing.apply(seeing.parameters, inputs)[np.arange(3), lengths - 1]
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+    assert cache.image_features_used.tolist() == [4, 8, 0]
+    again = cache.rewind(np.array([0, 9, 0]))
+    assert again.image_features_used.tolist() == [0, 8, 0] and again.lengths.tolist() == [0, 9, 0]
+
+
+def test_a_conversation_sees_its_image_once_and_fills_its_cache_to_the_end(seeing, batch):
+    """Each turn's tokens are those of `generate` on the whole prompt."""
+    one = {"images": batch["images"][:1]}
+    model, parameters, limit = seeing.model, seeing.parameters, 60
+    settings, ends = decode.settings(1, min_new=4), {"max_new_tokens": 4, "eos": [1], "pad": 0}
+
+    def expected(prompt):
+        tokens, lengths = decode.padded([prompt], [limit])
+        cache = seeing.start(parameters, 1, 80, one)
+        return decode.generate(model.step, parameters, tokens, lengths, cache, settings, decode.keys([0]),
+                               **ends).tokens[0].tolist()
+
+    talk = decode.Conversation(model.step, parameters, lambda capacity: seeing.start(parameters, 1, capacity, one),
+                               limit, prefill_chunk=16, image_token=IMAGE)
+
+    def ask(prompt):
+        with talk.reply(prompt, settings, decode.keys([0]), **ends) as reply:
+            for _ in reply:
+                pass
+        assert reply.ids[0] == expected(prompt)
+        return reply.ids[0]
+
+    prompt = [5, *[IMAGE] * 4, 7, 8]
+    reply = ask(prompt)
+    for new, reused in ((4, 10), (25, 18), (8, 47)):  # one chunk; two; padding that passes the limit
+        prompt = prompt + reply + list(range(2, 2 + new))
+        reply = ask(prompt)
+        assert (talk.reused, talk.prefilled) == (reused, len(prompt) - reused)
+    assert len(prompt) + 4 == limit
+    other = [5, *[IMAGE] * 2, *prompt[5:20]]
+    assert ask(other) and talk.reused == 0  # half of an image cannot be forgotten
