@@ -6,10 +6,12 @@ over the whole mesh; the answers come back to each of them whole. So no process 
 has run out of records, and every record counts exactly once.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -24,7 +26,7 @@ from t5tasks.experiment import Experiment, check_ids
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Prediction, Record
+from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Options, Prediction, Record, Task
 from t5tasks.training import step as training_step
 
 Batch = dict[str, np.ndarray]
@@ -32,6 +34,22 @@ METHODS = ("greedy", "sample", "beam")
 PROCESSORS = ("repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram")
 FILTERS = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 WINDOW = 32  # batches, in which records of like length stand together
+
+
+def count(task: Task, options: Options, predictions: Iterable[tuple[Record, Prediction]]) -> Counts:
+    """The summed counts of the task's metrics, made beside the predictions as those come."""
+    counts: Counts = {}
+    waiting: collections.deque[Future[Counts]] = collections.deque()
+    with ThreadPoolExecutor(task.counters) as pool:
+        try:
+            for record, prediction in predictions:
+                waiting.append(pool.submit(task.count, record, prediction, options))
+                while waiting[0].done() and len(waiting) > 1:
+                    counts = counting.add(counts, waiting.popleft().result())
+            return counting.total([counts, *(future.result() for future in waiting)])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 class Predictor:
@@ -106,11 +124,8 @@ class Predictor:
 
     def evaluate(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """The summed counts of the task's metrics over the records."""
-        task, options = self.experiment.task, self.experiment.options
-        counts: Counts = {}
-        for record, prediction in self.predictions(parameters, records):
-            counts = counting.add(counts, task.count(record, prediction, options))
-        return counts
+        run = self.experiment
+        return count(run.task, run.options, self.predictions(parameters, records))
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""

@@ -35,6 +35,24 @@ class Form:
     asked: Callable[[Record], Record] = lambda record: record
     # The same record with less of what may be left out, None where nothing may: a dialogue's oldest turns.
     shorten: Callable[[Record], Record | None] = lambda record: None
+    # The right answer to a record, where it is not what the generic `Form.right` finds.
+    gold: Callable[[Record, Options], Answer] | None = None
+
+    def right(self, record: Record, options: Options) -> Answer:
+        """The answer of a model that makes no mistake, from the record's targets.
+
+        It is what the loss mask grades: the text of those pieces, or all probability on the one label.
+        """
+        if self.gold is not None:
+            return self.gold(record, options)
+        example = self.preprocess(record, options)
+        if example.label is not None:
+            return np.eye(len(options["labels"]))[example.label]
+        weights = self.loss_mask([piece.role for piece in example.pieces])
+        text = "".join(piece.text for piece, weight in zip(example.pieces, weights, strict=True) if weight)
+        if self.label_texts is None:
+            return text
+        return np.asarray([label == text for label in self.label_texts(options)], np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +74,8 @@ class Task:
       notes: summed counts → texts to be quoted with figures (sacreBLEU's signatures).
       bind: a form, options, a tokenizer → the form as it is with that tokenizer (a chat template of its own).
       control: texts of control tokens that a tokenizer trained for the task gets.
+      counters: how many records may be counted at a time; more than one only pays where counting waits for
+        other processes.
     """
 
     name: str
@@ -73,6 +93,7 @@ class Task:
     notes: Callable[[Counts, Options], dict[str, str]] = lambda counts, options: {}
     bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
     control: tuple[str, ...] = ()
+    counters: int = 1
 
     @property
     def higher_is_better(self) -> bool:
