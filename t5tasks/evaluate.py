@@ -3,17 +3,22 @@
 
     python -m t5tasks.evaluate --workdir=DIR [--config=FILE] [--config.data.test=SOURCE]
                                [--checkpoint=best|latest] [--output=FILE.json]
+    python -m t5tasks.evaluate --config=FILE --answers=gold
+
+The second scores the records' own targets as if a model had answered them: what the metrics give at most.
 """
 
 import json
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 from absl import flags
 
-from t5tasks import command, experiment
+from t5tasks import command, experiment, inference, tasks
 from t5tasks.inference import Predictor
+from t5tasks.tasks.task import Prediction, Record
 from t5tasks.trained import load
 
 
@@ -41,18 +46,43 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
             "notes": run.task.notes(counts, run.options)}
 
 
+def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `evaluate` returns, for a model that makes no mistake; there is no step and no loss."""
+    task = tasks.get(config.task.name)
+    options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
+                           lambda: experiment.read_records(config.data.train, task))
+    source = config.data.test or config.data.validation
+    records = experiment.read_records(source, task)
+    form, samples = task.form(config.architecture), config.decode.samples
+
+    def predictions() -> Iterator[tuple[Record, Prediction]]:
+        for record in records:
+            answer = form.right(record, options)
+            several = (answer,) * samples if samples > 1 and isinstance(answer, str) else answer
+            yield record, task.postprocess(record, several, options)
+
+    counts = inference.count(task, options, predictions())
+    return {"source": source, "examples": len(records), "metric": task.metric, "figures": task.figures(counts, options),
+            "baselines": task.baselines(list(records), options), "notes": task.notes(counts, options)}
+
+
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
     flags.DEFINE_string("workdir", None, "folder of a run")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to score")
+    flags.DEFINE_enum("answers", "model", ["model", "gold"], "whose answers to score: the model's, or the records'")
     flags.DEFINE_string("output", None, "also write the figures to this JSON file")
 
 
 def main(_: list[str]) -> None:
     """The verb."""
     given = flags.FLAGS
-    result = evaluate(given.config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
+    workdir = pathlib.Path(given.workdir) if given.workdir else None
+    if given.answers == "gold":
+        result = evaluate_gold(experiment.given_or_saved(given.config, workdir))
+    else:
+        result = evaluate(given.config, workdir, given.checkpoint)
     print(json.dumps(result, indent=2))
     if given.output:
         experiment.write_json(pathlib.Path(given.output), result)

@@ -156,6 +156,10 @@ def configs_import_nothing_of_ours(file: File) -> Iterator[str]:
             yield f"{line}: a config imports {module} at module level"
 
 
+# Runs in a box that holds nothing else, see t5tasks/metrics/sandbox.py: there, running code is what it is for.
+INSIDE_THE_SANDBOX = {"t5tasks/metrics/sandbox_guest.py"}
+
+
 def nothing_dangerous_is_called(file: File) -> Iterator[str]:
     for line, module in _imports(file):
         if _is_within(module, {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}):
@@ -164,7 +168,7 @@ def nothing_dangerous_is_called(file: File) -> Iterator[str]:
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func).rsplit(".", 1)[-1]
-        if name in {"eval", "exec"}:
+        if name in {"eval", "exec"} and str(file.path) not in INSIDE_THE_SANDBOX:
             yield f"{node.lineno}: calls {name}()"
         for keyword in node.keywords:
             is_true = isinstance(keyword.value, ast.Constant) and keyword.value.value is True

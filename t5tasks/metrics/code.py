@@ -43,8 +43,8 @@ def pass_counts(statuses: Sequence[str], ks: Sequence[int]) -> Counts:
       ValueError: fewer samples than the largest k.
     """
     if statuses and len(statuses) < max(ks):
-        raise ValueError(f"pass@{max(ks)} needs at least {max(ks)} samples of a problem, there are {len(statuses)}; set "
-                         "config.decode.samples (with method sample), or a smaller config.task.k")
+        raise ValueError(f"pass@{max(ks)} needs at least {max(ks)} samples of a problem, there are {len(statuses)}; "
+                         "set config.decode.samples (with method sample), or a smaller config.task.k")
     passed = sum(status == PASSED for status in statuses)
     return {"pass_at_k": np.asarray([pass_at_k(len(statuses), passed, k) if statuses else 0.0 for k in ks]),
             "pass_problems": np.asarray(int(bool(statuses))),

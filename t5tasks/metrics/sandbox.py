@@ -31,7 +31,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -104,8 +104,8 @@ def problem() -> str:
     tried = subprocess.run([*_entry(()), *_box(Limits()), _python(), *FLAGS, "-c", "pass"], capture_output=True,
                            env={}, timeout=START_SECONDS)
     if tried.returncode:
-        said = tried.stderr.decode(errors="replace").strip().splitlines()
-        return (f"{refusal}bubblewrap does not work here ({said[-1] if said else f'exit {tried.returncode}'}); it needs "
+        said = [f"exit {tried.returncode}", *tried.stderr.decode(errors="replace").strip().splitlines()][-1]
+        return (f"{refusal}bubblewrap does not work here ({said}); it needs "
                 "unprivileged user namespaces, or set config.task.run_tests to False")
     found = [_judged(Program("def double(x):\n    return 2 * x", (f"assert double(2) == {number}",), ("double",)),
                      Limits()).status for number in (4, 5)]
@@ -151,9 +151,14 @@ class Group:
 
 
 NUMBERS = itertools.count()
-# What is written into a new group, by cgroup version: file → field of Limits. A file that is not there is left out.
-GROUP_FILES = {"v1": {"memory.limit_in_bytes": "memory", "memory.memsw.limit_in_bytes": "memory", "pids.max": "processes"},
-               "v2": {"memory.max": "memory", "pids.max": "processes"}}
+# What is written into a new group, in this order, by cgroup version; a file that is not there is left out.
+GROUP_FILES: dict[str, dict[str, Callable[[Limits], int]]] = {
+    "v1": {"memory.limit_in_bytes": lambda limits: limits.memory,
+           "memory.memsw.limit_in_bytes": lambda limits: limits.memory,  # with swap, so that there is none
+           "pids.max": lambda limits: limits.processes},
+    "v2": {"memory.max": lambda limits: limits.memory, "memory.swap.max": lambda limits: 0,
+           "pids.max": lambda limits: limits.processes},
+}
 
 
 @functools.cache
@@ -170,7 +175,8 @@ def _cgroup_folders(root: pathlib.Path = CGROUPS, membership: pathlib.Path = pat
                     ("v1", [root / name for name in ("memory", "pids")])]
     if "" in own:
         # A group of v2 that has processes hands no controllers down, so the one above is tried as well.
-        choices += [("v2", [folder]) for folder in (root / own[""], (root / own[""]).parent) if root in (folder, *folder.parents)]
+        choices += [("v2", [folder]) for folder in (root / own[""], (root / own[""]).parent)
+                    if root in (folder, *folder.parents)]
     for version, folders in choices:
         made: list[pathlib.Path] = []
         try:
@@ -200,9 +206,9 @@ def _group(limits: Limits, found: tuple[str, tuple[pathlib.Path, ...]] | None) -
     try:
         for folder in group.folders:
             folder.mkdir()
-            for name, field in GROUP_FILES[version].items():
+            for name, value in GROUP_FILES[version].items():
                 if (folder / name).exists():
-                    (folder / name).write_text(str(getattr(limits, field)))
+                    (folder / name).write_text(str(value(limits)))
         yield group
     finally:
         group.end()
@@ -242,8 +248,8 @@ def _box(limits: Limits) -> tuple[str, ...]:
         system += ["--ro-bind", str(prefix), str(prefix)]
     return (str(shutil.which("bwrap")), "--unshare-user", "--unshare-all", *_further(), "--die-with-parent",
             "--new-session", "--cap-drop", "ALL", "--hostname", "box", *system, "--dev", "/dev", "--remount-ro", "/dev",
-            "--size", str(limits.disk), "--tmpfs", "/work", "--symlink", "work", "/tmp", "--chdir", "/work", "--clearenv",
-            "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/work", "--remount-ro", "/", "--")
+            "--size", str(limits.disk), "--tmpfs", "/work", "--symlink", "work", "/tmp", "--chdir", "/work",
+            "--clearenv", "--setenv", "PATH", "/usr/bin:/bin", "--setenv", "HOME", "/work", "--remount-ro", "/", "--")
 
 
 @functools.cache
@@ -272,7 +278,7 @@ def _start(role: Sequence[str], group: Group, limits: Limits, **pipes: Any) -> s
     space = limits.memory * (2 if group.folders else 1)  # address space is more than what is used of it
     numbers = {"CPU": limits.seconds, "AS": space, "FSIZE": limits.disk, "NOFILE": 64, "NPROC": limits.processes,
                "CORE": 0}
-    # nproc and die-with-parent: the thread that starts a box waits for it.
+    # The thread that starts a box stays with it: --die-with-parent means the thread.
     return subprocess.Popen([*_entry(group.folders), *_box(limits), _python(), *FLAGS, "-c", _guest(), role[0],
                              json.dumps(numbers), *role[1:]], stderr=subprocess.DEVNULL, env={}, **pipes)
 
@@ -297,7 +303,7 @@ def _judged(program: Program, limits: Limits) -> Verdict:
             raise ValueError(f"the sandbox could not start a box within {START_SECONDS:.0f} s; is the machine out of "
                              "memory or processes?")
         started = time.monotonic()
-        _tell(judge, {"source": program.source, "before": program.before, "names": program.names, "tests": program.tests})
+        _tell(judge, dataclasses.asdict(program))
         said = _message(judge, limits.wall_seconds)
         seconds = time.monotonic() - started
         return Verdict(*_meaning(said, box, group, seconds, limits), seconds)

@@ -52,7 +52,7 @@ MADE: dict[str, Callable[[Any], list[Any]]] = {
     "fractions.Fraction": lambda v: [v.numerator, v.denominator],
 }
 # What an instance of a subclass of these is in plain data.
-PLAIN = (int, float, complex, str, bytes, bytearray, tuple, list, set, frozenset, dict)
+PLAIN: tuple[Any, ...] = (int, float, complex, str, bytes, bytearray, tuple, list, set, frozenset, dict)
 
 
 class Ended(BaseException):
@@ -160,8 +160,10 @@ class Carrier:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if name in MADE:
             return ["made", name, [self.pack(item) for item in MADE[name](value)]]
-        if kind in (type, types.BuiltinFunctionType) and getattr(builtins, value.__name__, self) is value:
-            return ["builtin", value.__name__]
+        if kind in (type, types.BuiltinFunctionType):
+            label: str = value.__name__
+            if vars(builtins).get(label) is value:
+                return ["builtin", label]
         return self.pack_object(value)
 
     def unpack(self, data: Any) -> Any:

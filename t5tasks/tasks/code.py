@@ -176,8 +176,11 @@ def count(record: Record, prediction: Prediction, options: Options) -> Counts:
     samples = prediction.get("samples") or [prediction["code"]]
     limits = sandbox.Limits(seconds=options["seconds"], wall_seconds=4.0 * options["seconds"],
                             memory=options["memory"] << 20)
-    verdicts = sandbox.run([judged(record, sample, options) for sample in samples], limits) if record.get("tests") else []
-    return {**exact, **code_metrics.pass_counts([verdict.status for verdict in verdicts], options["k"])}
+    different = list(dict.fromkeys(samples)) if record.get("tests") else []
+    verdicts = sandbox.run([judged(record, sample, options) for sample in different], limits)
+    status = {sample: verdict.status for sample, verdict in zip(different, verdicts, strict=True)}
+    statuses = [status[sample] for sample in samples if sample in status]
+    return {**exact, **code_metrics.pass_counts(statuses, options["k"])}
 
 
 def figures(counts: Counts, options: Options) -> dict[str, float]:

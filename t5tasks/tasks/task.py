@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from t5tasks.data.features import Example, LossMask
+from t5tasks.data.features import Example, LossMask, prompt
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.metrics.counts import Counts
 
@@ -41,15 +41,15 @@ class Form:
     def right(self, record: Record, options: Options) -> Answer:
         """The answer of a model that makes no mistake, from the record's targets.
 
-        It is what the loss mask grades: the text of those pieces, or all probability on the one label.
+        It is the text of the graded pieces at the end, or all probability on the one label.
         """
         if self.gold is not None:
             return self.gold(record, options)
         example = self.preprocess(record, options)
         if example.label is not None:
             return np.eye(len(options["labels"]))[example.label]
-        weights = self.loss_mask([piece.role for piece in example.pieces])
-        text = "".join(piece.text for piece, weight in zip(example.pieces, weights, strict=True) if weight)
+        answer = example.pieces[len(prompt(example.pieces, self.loss_mask)):]
+        text = "".join(piece.text for piece in answer)
         if self.label_texts is None:
             return text
         return np.asarray([label == text for label in self.label_texts(options)], np.float64)

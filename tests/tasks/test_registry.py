@@ -109,18 +109,6 @@ def test_a_labels_tokens_do_not_depend_on_the_text_before(label_case, tokenizer)
     assert len(found) == len(set(found.values())) == len(label_case.form.label_texts(label_case.options))
 
 
-def _gold(case, record):
-    """The right answer, as a model would give it."""
-    example = case.form.preprocess(record, case.options)
-    known = len(case.form.preprocess(_asked(case, record), case.options).pieces) if not example.source else 0
-    text = "".join(piece.text for piece in example.pieces[known:])
-    if case.form.label_texts is not None:
-        return np.asarray([label == text for label in case.form.label_texts(case.options)], np.float64)
-    if example.label is not None:
-        return np.eye(len(case.options["labels"]))[example.label]
-    return text
-
-
 def _score(case, answers):
     """The task's main figure of (record, answer) pairs."""
     counts = counting.total(case.task.count(record, case.task.postprocess(record, answer, case.options), case.options)
@@ -130,7 +118,7 @@ def _score(case, answers):
 
 
 def test_the_right_answers_score_the_most_there_is(case):
-    gold = [_gold(case, record) for record in case.records]
+    gold = [case.form.right(record, case.options) for record in case.records]
     score = _score(case, zip(case.records, gold, strict=True))
     assert min(abs(score - 1), abs(score - 100)) < 1e-6
     shifted = _score(case, zip(case.records, gold[1:] + gold[:1], strict=True))

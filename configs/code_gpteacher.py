@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 9 on GPTeacher's 4,535 code instructions, by a small decoder from scratch.
+
+    python -m t5tasks.train --config=configs/code_gpteacher.py --workdir=DIR
+    python -m t5tasks.evaluate --workdir=DIR
+
+The first 3,935 records train, 200 validate, 400 test. They are in many languages and have no tests, so what is told
+is perplexity and exact match.
+"""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("code")
+    source = "file:../shared/data/gpteacher_codegen/codegen-instruct.json.gz?rename=response:code"
+    config.data.train = f"{source}&limit=3935"
+    config.data.validation = f"{source}&skip=3935&limit=200"
+    config.data.test = f"{source}&skip=4135"
+    config.task.wording = "{instruction}\n{input}\n"
+    config.tokenizer.size = 4000
+    config.model.update(width=256, heads=4, kv_heads=4, head_size=64, feed_forward=1024, decoder_layers=4, dropout=0.1)
+    config.batch.update(size=16, length=384)
+    config.train.epochs = 3
+    config.train.validation_records = 100
+    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.decode.max_new_tokens = 192
+    return config
