@@ -2,7 +2,7 @@
 """Chapter 9 on HumanEval: functions completed, pass@k from their tests, by any pretrained decoder.
 
     python -m t5tasks.evaluate --config=configs/code_humaneval.py --config.pretrained=FOLDER
-    python -m t5tasks.evaluate --config=configs/code_humaneval.py --answers=gold       (the references themselves)
+    python -m t5tasks.evaluate --config=configs/code_humaneval.py --answers=gold       (the references: 164 of 164 pass)
 
 HumanEval is made for scoring alone. Greedy, one answer a problem; for pass@10 add --config.decode.method=sample
 --config.decode.temperature=0.8 --config.decode.top_p=0.95 --config.decode.samples=20 '--config.task.k=(1,10)'.

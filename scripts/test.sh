@@ -9,6 +9,14 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$checkout"
 
+# The tests of model-written code run it in bubblewrap; where it cannot be had, they are skipped.
+if ! command -v bwrap >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+  say "installing bubblewrap, for the tests that run programs"
+  install_bubblewrap() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq bubblewrap >/dev/null 2>&1; }
+  install_bubblewrap || { apt-get update -qq >/dev/null 2>&1 && install_bubblewrap; } \
+    || say "could not install it: the tests that need it will be skipped"
+fi
+
 say "lint (ruff)"
 ruff check .
 say "types (mypy)"

@@ -137,9 +137,9 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     saved = saved_config(workdir)
     options: Options = {name: value for name, value in config.task.items() if name != "name"}
     if saved is not None:
-        # Labels found in the training records belong to the trained head.
+        # Labels found in the training records belong to the trained head. What is off was set so.
         options = {**options, **{name: value for name, value in saved.task.items()
-                                 if name in options and not options[name]}}
+                                 if name in options and not options[name] and options[name] is not False}}
     training = functools.cache(lambda: read_records(config.data.train, task))
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)

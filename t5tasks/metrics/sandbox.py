@@ -321,8 +321,10 @@ def _meaning(said: Any, box: subprocess.Popen[bytes], group: Group, seconds: flo
         return TIMEOUT, f"no end after {limits.wall_seconds:g} s"
     if status == "ended":
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # bubblewrap gives the signal that ended the program as 128 more.
-            if box.wait(1.0) - 128 in (signal.SIGXCPU, signal.SIGKILL):
+            # bubblewrap gives the signal that ended the program as 128 more; the first limit can be ignored, the
+            # second, a second later, kills.
+            ended_by = box.wait(1.0) - 128
+            if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and seconds >= limits.seconds):
                 return TIMEOUT, f"more than {limits.seconds} s of CPU: {reason}"
     return FAILED, reason
 

@@ -57,15 +57,17 @@ class Stack(list):
     def push(self, item): self.append(item)
 """
 CARRIED_TESTS = r"""
-for value in (None, True, 0, -3, 2**60, -2**4000, 1.5, 1e308, float("inf"), "é\ud800\n\0", b"\x00\xff", (), [], {}, set(),
-              [1, (2, {"a": {3}}), [None]], {1: "a", (2, 3): [4]}, frozenset([1]), 1 + 2j, range(2, 9, 3), bytearray(b"a")):
+for value in (None, True, 0, -3, 2**60, -2**4000, 1.5, 1e308, float("inf"), "é\ud800\n\0", b"\x00\xff", (), [],
+              {}, set(), [1, (2, {"a": {3}}), [None]], {1: "a", (2, 3): [4]}, frozenset([1]), 1 + 2j, range(2, 9, 3),
+              bytearray(b"a")):
     assert same(value) == value and type(same(value)) is type(value) and kind(value) == type(value).__name__
 
 assert same(float("nan")) != same(float("nan"))
 
 import collections, datetime, decimal, fractions
 for value in (collections.OrderedDict([(2, 1), (1, 2)]), collections.deque([1], 3), decimal.Decimal("1.10"),
-              fractions.Fraction(1, 3), datetime.date(2020, 2, 3), datetime.timedelta(1, 2, 3), collections.Counter("aab")):
+              fractions.Fraction(1, 3), datetime.date(2020, 2, 3), datetime.timedelta(1, 2, 3),
+              collections.Counter("aab")):
     assert repr(same(value)) == repr(value)
 
 assert counter("aab") == {"a": 2, "b": 1} and type(counter("a")) is collections.Counter
@@ -97,10 +99,13 @@ except Bad as error:
 
 root = Node(1)
 root.next = Node(2)
-assert root.next.value == 2 and root.last().value == 2 and root.last() is root.next and len(root) == 7 and root.next.next is None
+assert root.next.value == 2 and root.last().value == 2 and root.last() is root.next and len(root) == 7
+assert root.next.next is None
 assert root != Node(1) and root == root and isinstance(root, Node) and not isinstance(3, Node)
 
-assert Pair(1, 2) == (1, 2) and (1, 2) == Pair(1, 2) and Pair(1, 2) != (1, 3) and {Pair(1, 2)} == {(1, 2)} and Pair(1, 2).left == 1
+assert Pair(1, 2) == (1, 2) and (1, 2) == Pair(1, 2) and Pair(1, 2) != (1, 3) and {Pair(1, 2)} == {(1, 2)}
+
+assert Pair(1, 2).left == 1
 
 assert Point(1).y == 2 and str(Point(1)) == "Point(x=1, y=2)" and repr([Point(1)]) == "[Point(x=1, y=2)]"
 
@@ -111,8 +116,8 @@ assert stack == [3] and stack[0] == 3 and 3 in stack and bool(stack) and not Sta
 
 
 def test_values_arrive_as_they_were(box):
-    names = ("same", "kind", "counter", "default", "keys", "words", "push", "apply", "total", "fail", "bad", "power", "Node",
-             "Bad", "Pair", "Point", "Stack")
+    names = ("same", "kind", "counter", "default", "keys", "words", "push", "apply", "total", "fail", "bad", "power",
+             "Node", "Bad", "Pair", "Point", "Stack")
     cases = [(CARRIED, test, names) for test in CARRIED_TESTS.strip().split("\n\n")]
     together = judged((CARRIED, CARRIED_TESTS.strip(), names))
     assert together[0].status == PASSED, together
@@ -134,8 +139,8 @@ def test_a_verdict_says_what_went_wrong(box):
         ("def f(x): return x", "class Own: pass\nf(Own())", ("f",)),
     )
     assert [verdict.status for verdict in said] == [FAILED] * 5 + [REFUSED]
-    wanted = ("test 2 (assert add(1, 2) == 4): AssertionError", "TypeError", "SyntaxError", "the program: ZeroDivisionError",
-              "the program has no add", "passes a Own to the program")
+    wanted = ("test 2 (assert add(1, 2) == 4): AssertionError", "TypeError", "SyntaxError",
+              "the program: ZeroDivisionError", "the program has no add", "passes a Own to the program")
     for verdict, words in zip(said, wanted, strict=True):
         assert words in verdict.reason and "\n" not in verdict.reason
 

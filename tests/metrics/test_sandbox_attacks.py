@@ -46,8 +46,8 @@ ATTACKS = {
     "overridden eq": f"{YES}\ndef secret(x): return Yes()",
     "eq of a number": "class One(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
                       "def secret(x): return {'key': [One(1), '3']}",
-    "eq of a dict": "class Any(dict):\n    def __eq__(self, other): return True\n    def __getitem__(self, key): return [self]\n"
-                    "def secret(x): return Any()",
+    "eq of a dict": "class Any(dict):\n    def __eq__(self, other): return True\n"
+                    "    def __getitem__(self, key): return [self]\ndef secret(x): return Any()",
     "eq within a list": f"{YES}\ndef secret(x): return {{'key': [Yes(), Yes()]}}",
     "a class that says yes": f"{YES}\nclass Type(type):\n    __eq__ = Yes.__eq__\n    __getitem__ = Yes.__getitem__\n"
                              "    __hash__ = Yes.__hash__\nclass secret(metaclass=Type):\n"
@@ -59,7 +59,7 @@ def secret(x):
     while frame is not None:
         for scope in (frame.f_locals, frame.f_globals):
             for name, value in list(scope.items()):
-                if isinstance(value, str) and 'assert' in value: return {'key': [10, '3']}
+                if isinstance(value, str) and 'assert' + chr(32) + 'secret' in value: return {'key': [10, '3']}
                 if name in ('tests', 'work', 'expected', 'namespace'): scope[name] = ()
         frame = frame.f_back
     for thing in gc.get_objects():
@@ -68,7 +68,7 @@ def secret(x):
     "looking for the tests": """
 import gc
 def secret(x):
-    wanted = 'assert ' + 'secret'  # in two parts, so that it does not find itself
+    wanted = 'assert' + chr(32) + 'secret'  # put together later, so that it does not find itself
     if any(wanted in str(thing)[:9999] for thing in gc.get_objects() if isinstance(thing, (str, tuple, list, dict))):
         return {'key': [x * 37 % 101, str(x)]}""",
     "its own server": """
@@ -103,7 +103,8 @@ def secret(x): return Yes()""",
     "names of the tests": f"{YES}\nrange = lambda *items: []\nset = dict = list = assertEqual = x = Yes()\n"
                           "def secret(x): return Yes()",
     "forking": "import os\ndef secret(x):\n    if os.fork() == 0:\n        os._exit(0)\n    os.wait()\n    os._exit(0)",
-    "a child that answers": "import os, time\ndef secret(x):\n    if os.fork():\n        os._exit(0)\n    return {'key': [10, '3']}",
+    "a child that answers": "import os, time\ndef secret(x):\n    if os.fork():\n        os._exit(0)\n"
+                            "    return {'key': [10, '3']}",
     "catching assertions": """
 import sys, threading
 sys.excepthook = threading.excepthook = lambda *items: None
@@ -132,26 +133,62 @@ def secret(x):
 }
 # What nothing that runs in a box can do, whatever it answers.
 ESCAPES = {
-    "network": ("import socket\ndef f(port):\n    try:\n        socket.create_connection(('127.0.0.1', port), 2)\n"
-                "        return 'connected'\n    except OSError:\n        return 'none'"),
-    "files": ("import os\ndef f(port):\n    seen = set(os.listdir('/')) - {'bin', 'dev', 'etc', 'lib', 'lib32', 'lib64', 'tmp', "
-              "'usr', 'work', *PREFIX}\n    return sorted(seen) + os.listdir('/work') + [n for n in ('passwd', 'shadow', 'hosts') if "
-              "os.path.exists('/etc/' + n)] or 'none'"),
-    "environment": "import os\ndef f(port): return 'none' if set(os.environ) <= {'PATH', 'HOME', 'PWD', 'LC_CTYPE'} else "
-                   "str(os.environ)",
-    "other processes": ("import os\ndef f(port):\n    found = []\n    for number in range(1, 400):\n        try:\n"
-                        "            os.kill(number, 0)\n            found.append(number)\n        except ProcessLookupError:\n"
-                        "            pass\n        except PermissionError:\n            found.append(-number)\n"
-                        "    return 'none' if len(found) <= 2 else str(found)"),
-    "root": ("import os\ndef f(port):\n    for become in (lambda: os.setuid(0), lambda: os.chroot('/work'), lambda: os.nice(-5),\n"
-             "                   lambda: os.mkfifo('/usr/a'), lambda: open('/usr/a', 'w'), lambda: os.mknod('/work/a', 0o60600, 5)):\n"
-             "        try:\n            become()\n            return 'done'\n        except OSError:\n            pass\n"
-             "    return 'none' if os.getuid() else 'root'"),
-    "namespaces": ("import ctypes, os\ndef f(port):\n    try: libc = ctypes.CDLL(None, use_errno=True)\n"
-                   "    except OSError: return 'none'\n    return 'none' if libc.unshare(0x10000000) else 'made'"),
-    "limits": ("import resource\ndef f(port):\n    for name in ('AS', 'CPU', 'NPROC', 'FSIZE', 'NOFILE'):\n        try:\n"
-               "            resource.setrlimit(getattr(resource, 'RLIMIT_' + name), (resource.RLIM_INFINITY,) * 2)\n"
-               "            return name\n        except (ValueError, OSError):\n            pass\n    return 'none'"),
+    "network": """
+import socket
+def f(port):
+    try:
+        socket.create_connection(('127.0.0.1', port), 2)
+        return 'connected'
+    except OSError:
+        return 'none'""",
+    "files": """
+import os
+def f(port):
+    seen = set(os.listdir('/')) - {'bin', 'dev', 'etc', 'lib', 'lib32', 'lib64', 'tmp', 'usr', 'work', *PREFIX}
+    told = [name for name in ('passwd', 'shadow', 'hosts', 'resolv.conf') if os.path.exists('/etc/' + name)]
+    return [*seen, *os.listdir('/work'), *told] or 'none'""",
+    "environment": """
+import os
+def f(port): return 'none' if set(os.environ) <= {'PATH', 'HOME', 'PWD', 'LC_CTYPE'} else str(os.environ)""",
+    "other processes": """
+import os
+def f(port):
+    found = []
+    for number in range(1, 400):
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            continue
+        except PermissionError:
+            pass
+        found.append(number)
+    return 'none' if len(found) <= 2 else str(found)""",
+    "root": """
+import os
+WAYS = (lambda: os.setuid(0), lambda: os.chroot('/work'), lambda: os.nice(-5), lambda: os.mkfifo('/usr/a'),
+        lambda: open('/usr/a', 'w'), lambda: os.mknod('/work/a', 0o60600, 5))
+def f(port):
+    for number, way in enumerate(WAYS):
+        try:
+            way()
+            return number
+        except OSError:
+            pass
+    return 'none' if os.getuid() else 'root'""",
+    "namespaces": """
+import ctypes
+def f(port):
+    return 'none' if ctypes.CDLL(None).unshare(0x10000000) else 'made'""",
+    "limits": """
+import resource
+def f(port):
+    for name in ('AS', 'CPU', 'NPROC', 'FSIZE', 'NOFILE'):
+        try:
+            resource.setrlimit(getattr(resource, 'RLIMIT_' + name), (resource.RLIM_INFINITY,) * 2)
+            return name
+        except (ValueError, OSError):
+            pass
+    return 'none'""",
 }
 
 
@@ -182,8 +219,9 @@ def test_nothing_gets_out_of_a_box():
         port = listening.getsockname()[1]
         os.environ["T5TASKS_TEST_SECRET"] = "told"
         try:
-            said = sandbox.run([Program(f"PREFIX = {prefix}\n{source}", (f"found = f({port})\nassert found == 'none', found",),
-                                        ("f",)) for source in ESCAPES.values()], QUICK)
+            test = f"found = f({port})\nassert found == 'none', found"
+            programs = [Program(f"PREFIX = {prefix}\n{source}", (test,), ("f",)) for source in ESCAPES.values()]
+            said = sandbox.run(programs, QUICK)
         finally:
             del os.environ["T5TASKS_TEST_SECRET"]
     assert not [(name, verdict.reason) for name, verdict in zip(ESCAPES, said, strict=True) if verdict.status != PASSED]
