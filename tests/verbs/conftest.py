@@ -119,6 +119,12 @@ def write_config(folder: pathlib.Path, task: str, architecture: str, more: str =
     return path
 
 
+@pytest.fixture(scope="session")
+def config_file() -> Callable[..., pathlib.Path]:
+    """Writes the smallest config of a folder, a task and an architecture."""
+    return write_config
+
+
 def write_records(path: pathlib.Path, records: list[dict]) -> pathlib.Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     return path
