@@ -19,6 +19,7 @@ import pytest
 from t5tasks import configuration, experiment, sharding, tasks
 from t5tasks.data import batches, sources
 from t5tasks.inference import Predictor
+from t5tasks.metrics import sandbox
 from t5tasks.training import optimizer as optimizers
 from t5tasks.training import state as states
 from t5tasks.training.step import make_train_step
@@ -41,7 +42,7 @@ def tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         if line := re.sub(r"([?&])(?:limit|size)=\d+", r"\1", config.data[split]).rstrip("?&"):
             limit = "size" if line.startswith("builtin:") else "limit"
             config.data[split] = f"{line}{'&' if '?' in line else '?'}{limit}=64"
-    config.tokenizer.size = 340
+    config.tokenizer.size = 360
     config.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, encoder_layers=1,
                         decoder_layers=1)
     return config
@@ -57,6 +58,8 @@ def require(config: ml_collections.ConfigDict, scratch: pathlib.Path) -> None:
         script = runpy.run_path(str(CHECKOUT / "scripts" / "convert_llama2c.py"))
         script["convert"](stories / "stories260K.bin", stories / "tok512.bin", scratch)
         config.pretrained = str(scratch)
+    if config.task.get("run_tests") and sandbox.problem():  # nothing is run here, but a build refuses
+        config.task.run_tests = False
     for split in ("train", "validation", "test"):
         scheme, _, rest = config.data[split].partition(":")
         for name in rest.partition("?")[0].split(",") if scheme == "file" else ():
