@@ -40,10 +40,11 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
     baselines = run.task.baselines(list(records), run.options)
     if run.task.metric == "perplexity":
         baselines["unigram"] = predictor.unigram_perplexity(records)
+    notes = run.task.notes(counts, run.options)
+    if predictor.guesses is not None:
+        notes = {**notes, "speculation": str(predictor.guesses)}
     return {"source": source, "examples": len(records), "step": trained.step, "metric": run.task.metric,
-            "figures": predictor.figures(counts, tokens),
-            "baselines": baselines,
-            "notes": run.task.notes(counts, run.options)}
+            "figures": predictor.figures(counts, tokens), "baselines": baselines, "notes": notes}
 
 
 def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:

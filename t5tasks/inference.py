@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5tasks import decode, sharding
+from t5tasks import decode, drafting, sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
 from t5tasks.data.features import Features
@@ -69,6 +69,8 @@ class Predictor:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
         self._choice(1)
+        self._drafting = drafting.find(experiment)
+        self.guesses = drafting.Tally() if self._drafting else None
         if settings.slots < 0:
             raise ValueError(f"config.decode.slots is {settings.slots}, expected 0 (static batches) or more")
         if self._refills:
@@ -221,7 +223,8 @@ class Predictor:
         settings, special = experiment.config.decode, experiment.tokenizer.special
         rows, width = batch["tokens"].shape
         inputs = self._place(batch)
-        slots = decode.capacity(width, settings.max_new_tokens, settings.prefill_chunk)
+        guessed = self._drafting.tokens if self._drafting else 0
+        slots = decode.capacity(width, settings.max_new_tokens + guessed, settings.prefill_chunk)
         cache = self._start(parameters, rows, slots, inputs)
         arguments = (experiment.model.step, parameters, inputs["tokens"], self._lengths(batch), cache)
         ends = {"max_new_tokens": settings.max_new_tokens, "eos": np.asarray([special["eos"]], np.int32),
@@ -233,8 +236,8 @@ class Predictor:
                                   early_stopping=settings.early_stopping, settings=choice, **ends)
             tokens, lengths = beams.tokens[:, 0], beams.lengths[:, 0]
         else:
-            generated = decode.generate(*arguments, choice, self._keys(indices, rows, samples), pieces=self._pieces,
-                                        samples=samples, **ends)
+            generated = self._generated(*arguments, choice, self._keys(indices, rows, samples), len(indices), inputs,
+                                        {**ends, "samples": samples, "pieces": self._pieces})
             tokens, lengths = generated.tokens, generated.lengths
         written, ends_at = self._gather(tokens), self._gather(lengths)
         answers: list[Answer] = []
@@ -299,6 +302,20 @@ class Predictor:
         return decode.Slots(experiment.config.decode.slots, widths, self._new_tokens, inputs=inputs,
                             capacities=[widths[-1] // part + self._new_tokens for part in (4, 2)],
                             sharding=None if one else sharding.batch_sharding(experiment.mesh))
+
+    def _generated(self, step: Any, parameters: Any, prompt: jax.Array, lengths: jax.Array, cache: Any,
+                   choice: decode.Settings, keys: jax.Array, records: int, inputs: dict[str, jax.Array],
+                   options: dict[str, Any]) -> decode.Generated:
+        """The texts, guessed ahead where config.decode says so; rows after the first `records` are filler."""
+        if self._drafting is None or self.guesses is None:
+            return decode.generate(step, parameters, prompt, lengths, cache, choice, keys, **options)
+        draft, memory = self._drafting.begin(inputs, cache.capacity)
+        generated, acceptance = decode.speculate(
+            step, self.experiment.model.verify, parameters, prompt, lengths, cache, draft, memory, choice, keys,
+            draft_tokens=self._drafting.tokens, **options)
+        texts = records * options["samples"]
+        self.guesses.add(*jax.tree.map(lambda rows: self._gather(rows)[:texts], (acceptance, generated.lengths)))
+        return generated
 
     def _choice(self, rows: int) -> decode.Settings:
         """What config.decode says of choosing tokens, for as many rows; ValueError where out of range."""

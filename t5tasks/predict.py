@@ -45,17 +45,19 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
             run.task.check(record, f"{source} record {index}", targets=False)
             yield record
 
-    lead = jax.process_index() == 0
+    lead, predictor = jax.process_index() == 0, Predictor(run)
     started, written = time.perf_counter(), done
     with (output.open("a", encoding="utf-8") as lines,
           ProgressLine(f"predict {run.task.name}", 0, done, quiet=not lead) as progress):
-        for _, prediction in Predictor(run).predictions(trained.parameters, records(), skip=done):
+        for _, prediction in predictor.predictions(trained.parameters, records(), skip=done):
             if lead:
                 lines.write(json.dumps(prediction, ensure_ascii=False) + "\n")
                 lines.flush()
             written += 1
             seconds = time.perf_counter() - started
             progress.update(written, f"{(written - done) / seconds:,.1f} a second, {clock(seconds)}")
+    if lead and predictor.guesses is not None:
+        print(predictor.guesses)
     return written
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decoding is handed (step, score, cache), and the checks of a request before it runs.
+"""What decoding is handed (step, verify, score, cache), and the checks of a request before it runs.
 
 A cache is a value: row b holds `lengths[b]` tokens at slots 0 .. lengths[b] - 1, and a token's
 position is its slot. Feeding T tokens of which the first counts[b] are valid writes those after
@@ -61,6 +61,12 @@ class Start(Protocol):
         """A cache for so many rows and slots, without tokens; inputs: [B, ...] of a source or images, or None."""
 
 
+class Verify(Protocol):
+    def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array,
+                 cache: Any, /) -> tuple[jax.Array, Any]:
+        """As `Step`, but float[B, T, V]: the logits after each token, of which counts[b] mean something."""
+
+
 class Score(Protocol):
     def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array, targets: jax.Array,
                  cache: Any, /) -> tuple[jax.Array, Any]:
@@ -90,14 +96,14 @@ def capacity(width: int, new_tokens: int, prefill_chunk: int = 0) -> int:
 
 
 def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
-                  new_tokens: int, prefill_chunk: int = 0) -> None:
+                  new_tokens: int, prefill_chunk: int = 0, drafted: int = 0) -> None:
     """Refuses a request that does not fit: a write past the cache's end would go unnoticed.
 
     Shapes are checked always (while tracing too, where the cache is taken to be empty), values
     when they are at hand, which is when the caller has not traced them.
 
     Args: prompt int32[B, T]; prompt_lengths int32[B], each 1 .. T; new_tokens >= 1 a row;
-      prefill_chunk as `prefill` has it.
+      prefill_chunk as `prefill` has it; drafted: tokens that may be read beyond these, and rewound.
     Raises: ValueError.
     """
     if np.ndim(prompt) != 2:
@@ -112,9 +118,11 @@ def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
         raise ValueError(f"{new_tokens} new tokens were asked for, expected at least 1.")
     count, size = chunks(width, cache, prefill_chunk)
     block = count * size  # is written, its padding included
-    if max(width + new_tokens, block) > cache.capacity:
-        raise ValueError(f"a prompt of {width} and {new_tokens} new tokens need "
-                         f"{max(width + new_tokens, block)} slots, the cache has {cache.capacity}; make it "
+    need = max(width + new_tokens + drafted, block)
+    if need > cache.capacity:
+        also = f" and {drafted} drafted" if drafted else ""
+        raise ValueError(f"a prompt of {width} and {new_tokens} new{also} tokens need "
+                         f"{need} slots, the cache has {cache.capacity}; make it "
                          "larger, shorten the prompt or ask for fewer new tokens.")
     lengths, held = known(prompt_lengths), known(cache.lengths)
     if lengths is not None and (lengths.min() < 1 or lengths.max() > width):
@@ -123,7 +131,7 @@ def check_request(prompt: jax.Array, prompt_lengths: jax.Array, cache: Cache,
                          "(the prompt's width); an empty prompt needs a start token.")
     if held is not None:
         read = width if lengths is None else lengths
-        need = int(np.max(held + np.maximum(block, read + new_tokens)))
+        need = int(np.max(held + np.maximum(block, read + new_tokens + drafted)))
         if need > cache.capacity:
             raise ValueError(f"the cache already holds up to {held.max()} tokens a row and would "
                              f"need {need} slots, it has {cache.capacity}; make it larger or start "

@@ -286,6 +286,14 @@ def append(state: State, logits: jax.Array, request: Request) -> State:
         ended=state.ended | jnp.any(jnp.stack(list(ends.values())), axis=0))
 
 
+def append_where(rows: jax.Array, state: State, logits: jax.Array, request: Request) -> State:
+    """`append` in the rows bool[B] that are set; the others stay as they are. The state has no cache."""
+    def select(new: jax.Array, old: jax.Array) -> jax.Array:
+        return jnp.where(rows.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(select, append(state, logits, request), state)
+
+
 def choose(logits: jax.Array, settings: Settings, keys: jax.Array,
            positions: jax.Array) -> jax.Array:
     """int32[B]: the best token where temperature is 0, else one drawn from what `warp` keeps.

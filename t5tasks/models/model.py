@@ -128,6 +128,16 @@ class Model:
         hidden = jnp.take_along_axis(hidden, last, axis=1)
         return self.logits(parameters, hidden)[:, 0].astype(jnp.float32), cache
 
+    def verify(self, parameters: Parameters, tokens: jax.Array, counts: jax.Array, cache: Cache
+               ) -> tuple[jax.Array, Cache]:
+        """As `step`, but returns f32[B, T, V]: the logits after each token (of no meaning from counts[b] on).
+
+        No token uses up an image: the cache may be rewound to where any of them had not been read.
+        """
+        hidden, after = self._extend(parameters, tokens, counts, cache)
+        after = dataclasses.replace(after, image_features_used=cache.image_features_used)
+        return self.logits(parameters, hidden).astype(jnp.float32), after
+
     def score(self, parameters: Parameters, tokens: jax.Array, counts: jax.Array,
               targets: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """As `step`, but returns f32[B, T]: the log-probability of targets[b, t] after tokens[b, t]."""

@@ -44,7 +44,9 @@ class History:
         return History(tokens, self.lengths.at[rows].set(other.lengths), self.source.at[rows].set(other.source))
 
     def rewind(self, lengths):
-        return dataclasses.replace(self, lengths=lengths)
+        """What is taken back is forgotten, so that reading it would show."""
+        kept = jnp.arange(self.capacity) < lengths[:, None]
+        return dataclasses.replace(self, tokens=jnp.where(kept, self.tokens, -1), lengths=lengths)
 
     def grow(self, capacity):
         more = ((0, 0), (0, capacity - self.capacity))
@@ -66,7 +68,7 @@ def write(cache, tokens, counts):
 
 
 def make_model(logits_at):
-    """step and score from logits_at(params, cache, positions int32[B, T]) -> f32[B, T, V]."""
+    """step, verify and score from logits_at(params, cache, positions int32[B, T]) -> f32[B, T, V]."""
     model = SimpleNamespace(traces=0, empty=empty)
 
     def step(params, tokens, counts, cache):
@@ -74,13 +76,18 @@ def make_model(logits_at):
         cache = write(cache, tokens, counts)
         return logits_at(params, cache, cache.lengths[:, None] - 1)[:, 0], cache
 
+    def verify(params, tokens, counts, cache):
+        positions = cache.lengths[:, None] + jnp.arange(tokens.shape[1])
+        cache = write(cache, tokens, counts)
+        return logits_at(params, cache, positions), cache
+
     def score(params, tokens, counts, targets, cache):
         positions = cache.lengths[:, None] + jnp.arange(tokens.shape[1])
         cache = write(cache, tokens, counts)
         logprobs = jax.nn.log_softmax(logits_at(params, cache, positions))
         return jnp.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0], cache
 
-    model.step, model.score = step, score
+    model.step, model.verify, model.score = step, verify, score
     return model
 
 

@@ -89,6 +89,22 @@ def test_scores_are_the_log_probabilities_of_the_full_pass(full, quick_jit):
     assert list(after.lengths) == [CHUNK] * ROWS
 
 
+def test_a_rewound_cache_is_one_that_never_read_on(full, quick_jit):
+    """Wrong tokens are read and taken back, to another length in each row; the right ones follow."""
+    made, inputs, expected = full
+    verify, counts = quick_jit(made.model.verify), jnp.full(ROWS, CHUNK)
+    cache = made.start(made.parameters, ROWS, CAPACITY, inputs)
+    wrong = (inputs["tokens"][:, CHUNK:2 * CHUNK] + 5) % made.config.vocabulary
+    cache = verify(made.parameters, inputs["tokens"][:, :CHUNK], counts, cache)[1]
+    cache = verify(made.parameters, wrong, counts, cache)[1]
+    assert list(cache.lengths) == [2 * CHUNK] * ROWS
+    cache = cache.rewind(jnp.asarray([CHUNK, 3, 0]))
+    logits, cache = verify(made.parameters, _chunk(inputs["tokens"], cache, counts), counts, cache)
+    for row, begun in enumerate((CHUNK, 3, 0)):
+        np.testing.assert_allclose(logits[row], expected[row, begun:begun + CHUNK], atol=1e-4)
+        assert cache.lengths[row] == begun + CHUNK
+
+
 def test_taken_rows_go_on_as_the_rows_they_were(full):
     made, inputs, expected = full
     counts = jnp.asarray([CHUNK, 4, 2])
@@ -118,6 +134,18 @@ def test_reordering_moves_what_differs_between_beams_and_leaves_the_source():
     assert list(taken.take(jnp.asarray([0, 0, 0, 1, 2])).lengths) == [2, 2, 2, 2, 4]
     apart = dataclasses.replace(cache, memory_keys=(memory + jnp.arange(4.0)[:, None, None, None],))
     assert apart.reorder(rows).memory_keys is apart.memory_keys
+
+
+def test_rewinding_leaves_source_prefix_and_images(family, inputs_of):
+    made = family("rotary encoder-decoder", encoder_layers=1, decoder_layers=1)
+    cache = made.start(made.parameters, 2, 4, inputs_of(made.config))
+    cache = dataclasses.replace(cache, image_features=jnp.ones((2, 3, 24)), lengths=jnp.asarray([4, 3]),
+                                image_features_used=jnp.asarray([2, 3]), prefix_lengths=jnp.asarray([1, 2]))
+    rewound = cache.rewind(jnp.asarray([2, 3]))
+    assert list(rewound.lengths) == [2, 3]
+    for field in dataclasses.fields(cache):
+        if field.name != "lengths":
+            jax.tree.map(np.testing.assert_array_equal, getattr(rewound, field.name), getattr(cache, field.name))
 
 
 def test_a_single_token_past_the_end_is_dropped():

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from t5tasks import pretrained
+from t5tasks import decode, pretrained
 from t5tasks.data import tokenizer
+from t5tasks.models.config import ModelConfig
+from t5tasks.models.model import Model
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "convert_llama2c.py"
 TEXTS = ("Once upon a time", "Hello, Lily!  two  spaces\nline\ttab", "héllo 😀 日本", "  lead", " ",
@@ -67,6 +69,27 @@ def test_greedy_tokens_and_logits_are_llama2c_s(folder, expected):
     for position in (0, 50):
         np.testing.assert_allclose(logits[position], expected[f"logits_at_position_{position}"],
                                    rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("guesser", ["copies", "an untrained model"])
+def test_guesses_do_not_change_the_story(folder, expected, guesser, quick_jit):
+    loaded = pretrained.load(folder, overrides={"compute_dtype": "float32"})
+    model, told = loaded.model, expected["token_ids"]
+    draft, draft_cache = decode.PromptLookup(3), None
+    if guesser != "copies":
+        tiny = Model(ModelConfig(vocabulary=512, max_length=512, width=16, heads=2, kv_heads=1, head_size=8,
+                                 feed_forward=16, decoder_layers=1))
+        parameters = tiny.init(jax.random.key(0))
+        draft, draft_cache = decode.ModelDraft(tiny.step, parameters), tiny.start(parameters, 1, 264)
+    tell = quick_jit(lambda parameters, draft: decode.speculate(
+        model.step, model.verify, parameters, np.asarray([told[:1]]), np.asarray([1]),
+        model.start(parameters, 1, 264), draft, draft_cache, decode.settings(1), decode.keys([0]),
+        draft_tokens=4, max_new_tokens=256, eos=[], pad=0))
+    out, acceptance = tell(loaded.parameters, draft)
+    assert out.tokens[0].tolist() == told[1:]
+    assert int(acceptance.passes[0]) == 255 - int(acceptance.accepted[0])
+    if guesser == "copies":  # a child's story repeats itself
+        assert acceptance.passes[0] < 200
 
 
 def test_the_whole_story_at_once_has_the_same_logits(folder, expected):
