@@ -74,11 +74,14 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # end before these strings (not in beam search). prefix: what an answer has to begin with.
         # forced_eos: an answer cut at max_new_tokens ends with EOS. slots: texts under way together, an
         # ended one's place given to the next prompt at once; 0: static batches of batch.evaluation_size, as
-        # beam search, several processes and a tensor mesh always have them.
+        # beam search, constraints, several processes and a tensor mesh always have them. choices (texts), regex
+        # or json_schema (a file or the schema itself): constraints, what every answer is one of, see
+        # decode/patterns.py and decode/schema.py.
         "decode": {"method": "greedy", "samples": 1, "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
                    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
                    "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
-                   "bad_words": (), "stop": (), "prefix": "", "forced_eos": False, "beams": 4,
+                   "bad_words": (), "stop": (), "prefix": "", "forced_eos": False,
+                   "choices": (), "regex": "", "json_schema": "", "beams": 4,
                    "length_penalty": 1.0, "early_stopping": False, "length_normalised": False,
                    "slots": 0},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
