@@ -176,7 +176,7 @@ def _automaton(classes: np.ndarray, source: np.ndarray, column: np.ndarray, targ
         count += 1
         remaining[nearer] = count
     if remaining[start] == FAR and remaining[opening] == FAR:
-        raise ValueError("no sequence of tokens spells a text that the constraint allows.")
+        raise ValueError("no tokens of the vocabulary spell a text that it allows")
     useful = (remaining[target] < FAR) & (remaining[source] < FAR)
     source, column, target = source[useful], column[useful], target[useful]
     kept, column = np.unique(column, return_inverse=True)

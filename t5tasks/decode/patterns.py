@@ -3,6 +3,8 @@
 
 `outlines-core` (an extra: `pip install 't5tasks[constraints]'`) makes the automaton over bytes; it is
 laid over the vocabulary here, so that a token may hold part of a character or end anywhere in a key.
+Its own index over a vocabulary is not used: 0.2.14 leaves out a token that ends one byte after a whole
+match, so that after the "3" of "[0-9]+([.][0-9]+)?" there would be no ".".
 """
 
 import functools
@@ -17,7 +19,8 @@ from t5tasks.decode.automaton import Automaton, ByteAutomaton, compose
 from t5tasks.decode.spelling import Spellings
 
 KEPT = 64  # automata that are remembered
-END = 256  # stands for the end of a text among bytes
+END = 256           # stands for the end of a text among bytes
+MARK = chr(0x10FFFF)  # put after a pattern, so that nothing but its own end is a whole match; no character
 
 
 def regex(pattern: str, spellings: Spellings, eos: Iterable[int] = ()) -> Automaton:
@@ -63,7 +66,9 @@ def _byte_automaton(pattern: str) -> ByteAutomaton:
                          "pip install 't5tasks[constraints]'.") from error
     every_byte = outlines_core.Vocabulary(END, {bytes([byte]): [byte] for byte in range(END)})
     try:
-        index = outlines_core.Index(pattern, every_byte)
+        index = outlines_core.Index(f"(?:{pattern}){MARK}", every_byte)
+        if "$" in re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern, flags=re.DOTALL):
+            raise ValueError("$ inside it")
     except ValueError as error:
         raise ValueError(f"regex {_short(pattern)} cannot be compiled; anchors and \\b inside it, look-around and "
                          f"back-references are not supported ({' '.join(str(error).split())[:100]}).") from error
@@ -76,7 +81,26 @@ def _byte_automaton(pattern: str) -> ByteAutomaton:
         for byte, target in row.items():
             if byte != END:
                 step[numbers[name], byte] = numbers[target]
-    return ByteAutomaton(step, np.array([name in ends for name in names]))
+    # Accepting is where the mark leads to the end; the states on the way there lead nowhere else.
+    marked = np.arange(len(names))
+    for byte in MARK.encode():
+        marked = np.where(marked < 0, -1, step[marked, byte])
+    accepting = (marked >= 0) & np.array([name in ends for name in names])[marked]
+    return _useful(step, accepting)
+
+
+def _useful(step: np.ndarray, accepting: np.ndarray) -> ByteAutomaton:
+    """Without the states from which no text is accepted."""
+    alive = accepting.copy()
+    while True:
+        more = alive | np.any((step >= 0) & alive[step], axis=1)
+        if np.array_equal(more, alive):
+            break
+        alive = more
+    alive[0] = True
+    numbers = np.cumsum(alive) - 1
+    kept = step[alive]
+    return ByteAutomaton(np.where((kept >= 0) & alive[kept], numbers[kept], -1).astype(np.int32), accepting[alive])
 
 
 def _holds_json_string(pattern: str) -> str | None:
