@@ -231,12 +231,13 @@ class Predictor:
     def _refills(self) -> bool:
         """Whether texts are written in slots that are refilled at once (config.decode.slots).
 
-        Beam search and constraints have no slots; several processes, or a model whose heads are spread over a mesh
-        (tensor above 1), keep to static batches, where all devices know without asking what comes next.
+        Beam search and constraints have no slots; several processes, or a model whose heads are spread
+        over a mesh (tensor above 1), keep to static batches, where all devices know without asking what comes next.
         """
         experiment, settings = self.experiment, self.experiment.config.decode
         return (settings.slots > 0 and settings.method != "beam" and self._automaton is None
-                and jax.process_count() == 1 and experiment.form.answers_by not in (CLASSES, LABEL_SCORING) and experiment.mesh.shape["tensor"] == 1)
+                and experiment.form.answers_by not in (CLASSES, LABEL_SCORING)
+                and jax.process_count() == 1 and experiment.mesh.shape["tensor"] == 1)
 
     def _texts_of_slots(self, parameters: Any, records: Iterable[Record], skip: int) -> Iterator[Answer]:
         """As `answers`. The slots run empty after each window, so that the next begins alike for any `skip`."""
