@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from t5tasks import decode, drafting, sharding
+from t5tasks import constrained, decode, drafting, sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
 from t5tasks.data.features import Features
@@ -69,6 +69,7 @@ class Predictor:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
         self._choice(1)
+        self._automaton = constrained.automaton(experiment)
         self._drafting = drafting.find(experiment)
         self.guesses = drafting.Tally() if self._drafting else None
         if settings.slots < 0:
@@ -231,6 +232,8 @@ class Predictor:
                 "pad": experiment.pad, "prefill_chunk": settings.prefill_chunk}
         samples = settings.samples
         choice = self._choice(rows * samples)
+        prompts = [batch["tokens"][row][batch["segments"][row] > 0].tolist() for row in range(len(indices))]
+        ends["constraint"] = constrained.constraint(experiment, self._automaton, prompts, rows, samples)
         if settings.method == "beam":
             beams = decode.search(*arguments, beams=settings.beams, length_penalty=settings.length_penalty,
                                   early_stopping=settings.early_stopping, settings=choice, **ends)
@@ -240,23 +243,21 @@ class Predictor:
                                         {**ends, "samples": samples, "pieces": self._pieces})
             tokens, lengths = generated.tokens, generated.lengths
         written, ends_at = self._gather(tokens), self._gather(lengths)
-        answers: list[Answer] = []
-        for row in range(len(indices)):
-            prompt = batch["tokens"][row][batch["segments"][row] > 0].tolist()
-            answers.append(self._answer(prompt, [written[place][:ends_at[place]].tolist()
-                                                 for place in range(row * samples, (row + 1) * samples)]))
-        return answers
+        return [self._answer(prompt, [written[place][:ends_at[place]].tolist()
+                                      for place in range(row * samples, (row + 1) * samples)])
+                for row, prompt in enumerate(prompts)]
 
     @property
     def _refills(self) -> bool:
         """Whether texts are written in slots that are refilled at once (config.decode.slots).
 
-        Beam search has no slots; several processes, or a model whose heads are spread over a mesh
-        (tensor above 1), keep to static batches, where all devices know without asking what comes next.
+        Beam search and constraints have no slots; several processes, or a model whose heads are spread
+        over a mesh (tensor above 1), keep to static batches, where all devices know without asking what comes next.
         """
         experiment, settings = self.experiment, self.experiment.config.decode
-        return (settings.slots > 0 and settings.method != "beam" and jax.process_count() == 1
-                and experiment.form.answers_by not in (CLASSES, LABEL_SCORING) and experiment.mesh.shape["tensor"] == 1)
+        return (settings.slots > 0 and settings.method != "beam" and self._automaton is None
+                and experiment.form.answers_by not in (CLASSES, LABEL_SCORING)
+                and jax.process_count() == 1 and experiment.mesh.shape["tensor"] == 1)
 
     def _texts_of_slots(self, parameters: Any, records: Iterable[Record], skip: int) -> Iterator[Answer]:
         """As `answers`. The slots run empty after each window, so that the next begins alike for any `skip`."""

@@ -21,7 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from t5tasks.decode import constraint as constraints
 from t5tasks.decode.choose import largest
+from t5tasks.decode.constraint import Constraint
 from t5tasks.decode.contract import Step, check_request, if_any, known
 from t5tasks.decode.prefill import prefill
 from t5tasks.decode.process import is_used, process_all
@@ -54,6 +56,7 @@ class State:
     scores: jax.Array    # f32[B, K]       of the finished ones, -inf: free
     open: jax.Array      # bool[B]         may the finished ones still change?
     count: jax.Array     # int32[]         tokens of each beam
+    places: jax.Array    # int32[B, K]     of each beam, the state of the constraint, see `constraint`
 
 
 @jax.tree_util.register_dataclass
@@ -61,17 +64,18 @@ class State:
 class Rules:
     """What decides between sequences; none of it is compiled in."""
 
-    length_penalty: jax.Array  # f32[]
-    stopping: jax.Array        # int32[]  a value of STOPPING
-    settings: Settings         # B rows
-    prompt: jax.Array          # int32[B, T] in `extend` as `prompts.at_the_end` makes it
-    eos: jax.Array             # int32[E]
+    length_penalty: jax.Array      # f32[]
+    stopping: jax.Array            # int32[]  a value of STOPPING
+    settings: Settings             # B rows
+    prompt: jax.Array              # int32[B, T] in `extend` as `prompts.at_the_end` makes it
+    eos: jax.Array                 # int32[E]
+    constraint: Constraint | None  # B rows; None: every row is free
 
 
 def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any, *,
            beams: int, max_new_tokens: int, length_penalty: Any, early_stopping: bool | str,
            eos: Any, pad: Any, settings: Settings | None = None, num_return: int = 1,
-           keep_cache: bool = False, prefill_chunk: int = 0) -> Beams:
+           constraint: Constraint | None = None, keep_cache: bool = False, prefill_chunk: int = 0) -> Beams:
     """The `num_return` best of `beams` sequences that follow each prompt.
 
     The prompts are read once, at batch B; the cache is then taken to B x K rows. Compiles once for
@@ -88,9 +92,10 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
       eos: int32[E], ids that end a text; ids below 0 name no token, and E may be 0. pad: id.
       prefill_chunk: as `prefill` has it.
       settings: B rows whose penalties, bans, forced tokens, min_new and max_new act on each beam.
+      constraint: of B rows (`constraint.constrain`): what each text has to be.
 
-    Raises: ValueError where shapes or ranges are wrong, the cache is too small, or the settings
-      draw at random or have stop strings.
+    Raises: ValueError where shapes or ranges are wrong, the cache is too small, the settings
+      draw at random or have stop strings, or a row's constraint needs more tokens than its limit.
     """
     check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk)
     if beams < 1 or not 1 <= num_return <= beams:
@@ -101,10 +106,13 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
     batch = prompt.shape[0]
     settings = make_settings(batch) if settings is None else settings
     _check_settings(settings, batch)
+    if constraint is not None:
+        constraints.check(constraint, settings, max_new_tokens)
     rules = Rules(
         length_penalty=jnp.asarray(length_penalty, jnp.float32),
         stopping=jnp.asarray(STOPPING[early_stopping], jnp.int32), settings=settings,
-        prompt=jnp.asarray(prompt, jnp.int32), eos=jnp.asarray(eos, jnp.int32))
+        prompt=jnp.asarray(prompt, jnp.int32), eos=jnp.asarray(eos, jnp.int32),
+        constraint=constraint)
     run_search = _search if keep_cache else _search_in_place
     found, _ = run_search(step, params, prompt, prompt_lengths, cache, rules,
                           jnp.asarray(pad, jnp.int32), beams=beams, max_new_tokens=max_new_tokens,
@@ -147,7 +155,7 @@ def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, 
         logits, cache = if_any(grows, feed, (logits, cache))
         return logits, state, cache
 
-    begun = (logits[rows].astype(jnp.float32), start(batch, beams, max_new_tokens),
+    begun = (logits[rows].astype(jnp.float32), start(batch, beams, max_new_tokens, rules.constraint),
              prompt_cache.take(rows))
     _, state, _ = jax.lax.while_loop(
         lambda carry: jnp.any(carry[1].open) & (carry[1].count < max_new_tokens), advance, begun)
@@ -160,7 +168,7 @@ _search = partial(jax.jit, static_argnames=_STATIC)(_run)
 _search_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run)
 
 
-def start(batch: int, beams: int, max_new_tokens: int) -> State:
+def start(batch: int, beams: int, max_new_tokens: int, constraint: Constraint | None = None) -> State:
     """One beam a row, without a token."""
     return State(
         beams=jnp.zeros((batch, beams, max_new_tokens), jnp.int32),
@@ -169,7 +177,8 @@ def start(batch: int, beams: int, max_new_tokens: int) -> State:
         lengths=jnp.zeros((batch, beams), jnp.int32),
         scores=jnp.full((batch, beams), -jnp.inf),
         open=jnp.ones(batch, bool),
-        count=jnp.zeros((), jnp.int32))
+        count=jnp.zeros((), jnp.int32),
+        places=jnp.repeat(constraints.begin(constraint, batch), beams).reshape(batch, beams))
 
 
 def extend(state: State, logits: jax.Array, rules: Rules) -> tuple[State, jax.Array]:
@@ -189,8 +198,10 @@ def extend(state: State, logits: jax.Array, rules: Rules) -> tuple[State, jax.Ar
 
     finished = _finish(state, grown, sums, ends, count, rules)
     sums, order = jax.lax.top_k(jnp.where(ends, -jnp.inf, sums), beams)
+    places = jnp.take_along_axis(state.places, parents, axis=1)
+    places = constraints.move(rules.constraint, places.reshape(-1), tokens.reshape(-1)).reshape(places.shape)
     state = dataclasses.replace(
-        finished, count=count, sums=sums,
+        finished, count=count, sums=sums, places=jnp.take_along_axis(places, order, axis=1),
         beams=jnp.take_along_axis(grown, order[..., None], axis=1))
     state = dataclasses.replace(state, open=state.open & ~_settled(state, rules))
     return state, jnp.take_along_axis(parents, order, axis=1)
@@ -211,7 +222,12 @@ def _processed(state: State, logits: jax.Array, rules: Rules) -> tuple[jax.Array
         return ranked.reshape(logits.shape), jnp.zeros_like(shifts)
 
     used = is_used(rules.settings, state.beams[:, 0], counts)
-    return jax.lax.cond(used, act, lambda: (logits, shifts))
+    ranked, shifts = jax.lax.cond(used, act, lambda: (logits, shifts))
+    if rules.constraint is not None:
+        left = jnp.repeat(constraints.left(rules.settings, counts, tokens.shape[1]), beams)
+        ranked = constraints.mask(ranked.reshape(-1, vocabulary), rules.constraint, state.places.reshape(-1), left,
+                                  rules.eos).reshape(logits.shape)
+    return ranked, shifts
 
 
 def _finish(state: State, grown: jax.Array, sums: jax.Array, ends: jax.Array, count: jax.Array,

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from t5tasks.decode.constraint import Constraint
 from t5tasks.decode.contract import CacheType, Step, reads_whole
 from t5tasks.decode.prompts import NOTHING, bucket, padded, widths
 from t5tasks.decode.sample import check_choice
@@ -82,7 +83,7 @@ class Conversation:
         self._held = []
 
     def reply(self, prompt: Sequence[int], settings: Settings, key: jax.Array, *, max_new_tokens: int, eos: Any,
-              pad: Any, pieces: Pieces | None = None, segment: int = 1) -> Stream:
+              pad: Any, pieces: Pieces | None = None, constraint: Constraint | None = None, segment: int = 1) -> Stream:
         """The stream of what follows a prompt: all ids from the dialogue's beginning, not only the new ones.
 
         A reply that still goes on is closed.
@@ -98,7 +99,7 @@ class Conversation:
             raise ValueError(f"a prompt of {len(prompt)} and {max_new_tokens} new tokens were asked for, expected at "
                              f"least 1 of each and {self._limit} at most together; leave out old turns or ask for "
                              "fewer new tokens.")
-        check_choice(1, settings, key, pieces, samples=1, alternatives=0)
+        check_choice(1, settings, key, pieces, 1, 0, constraint, max_new_tokens)
         self._settle()
         kept = self._kept(prompt)
         self._make_room(kept, len(prompt), total)
@@ -110,7 +111,7 @@ class Conversation:
         cache, self._cache, self._held = self._cache, None, []  # until the reply gives it back
         reply = begin(
             self._step, self._params, jnp.asarray(tokens), jnp.asarray(lengths), cache, settings, key, eos, pad, pieces,
-            segment=segment, held=jnp.full(1, kept, jnp.int32), seen=jnp.asarray(seen),
+            constraint, segment=segment, held=jnp.full(1, kept, jnp.int32), seen=jnp.asarray(seen),
             max_new_tokens=max_new_tokens, prefill_chunk=self._chunk)
         self._reply = prompt, reply
         self.prefilled, self.reused = len(new), kept

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from t5tasks.decode import constraint as constraints
 from t5tasks.decode import stops
 from t5tasks.decode.choose import draw, first_largest, largest
+from t5tasks.decode.constraint import Constraint
 from t5tasks.decode.contract import Step, check_request, if_any, known
 from t5tasks.decode.prefill import prefill
 from t5tasks.decode.process import process
@@ -45,11 +47,12 @@ class Generated:
 class Request:
     """What stays the same while sequences grow."""
 
-    settings: Settings     #              B rows
-    keys: jax.Array        # uint32[B, 2]
-    prompt: jax.Array      # int32[B, T]  as `prompts.at_the_end` makes it
-    eos: jax.Array         # int32[E]
-    pieces: Pieces | None  #              None: there are no stop strings
+    settings: Settings             #              B rows
+    keys: jax.Array                # uint32[B, 2]
+    prompt: jax.Array              # int32[B, T]  as `prompts.at_the_end` makes it
+    eos: jax.Array                 # int32[E]
+    pieces: Pieces | None          #              None: there are no stop strings
+    constraint: Constraint | None  #              B rows; None: every row is free
 
     def place(self, rows: jax.Array, other: "Request") -> "Request":
         """Rows int32[R] become those of `other`, whose prompts may be narrower; what all share stays."""
@@ -69,6 +72,7 @@ class State:
     last: jax.Array      # int32[B]     the newest token, not yet fed to the model
     ended: jax.Array     # bool[B]
     progress: jax.Array  # bool[B, S]   of the stop strings, see `stops`
+    guide: jax.Array     # int32[B]     the state of the constraint, see `constraint`
     cache: Any           #              B rows
 
     def place(self, rows: jax.Array, other: "State") -> "State":
@@ -105,7 +109,7 @@ def _keys(seeds: jax.Array, samples: jax.Array) -> jax.Array:
 def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
              settings: Settings, keys: jax.Array, *, max_new_tokens: int, eos: Any, pad: Any,
              samples: int = 1, alternatives: int = 0, pieces: Pieces | None = None,
-             keep_cache: bool = False, prefill_chunk: int = 0) -> Generated:
+             constraint: Constraint | None = None, keep_cache: bool = False, prefill_chunk: int = 0) -> Generated:
     """Continues each prompt until EOS, a stop string, its own max_new, or max_new_tokens.
 
     One pass over the prompts (`prefill`), then a loop on the device until every sequence has ended. A
@@ -126,22 +130,24 @@ def generate(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Arr
       alternatives: most probable tokens to report with each token.
       pieces: the bytes of the tokens (`stops.pieces`), needed where settings have stop strings.
       prefill_chunk: tokens of a prompt read at once, 0 for all.
+      constraint: of B rows (`constraint.constrain`): what each text has to be.
 
-    Raises: ValueError where shapes disagree, the cache is too small, or pieces are missing.
+    Raises: ValueError where shapes disagree, the cache is too small, pieces are missing, or a row's
+      constraint needs more tokens than its limit.
     """
     check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk)
-    check_choice(prompt.shape[0], settings, keys, pieces, samples, alternatives)
+    check_choice(prompt.shape[0], settings, keys, pieces, samples, alternatives, constraint, max_new_tokens)
     run = _generate if keep_cache or samples > 1 else _generate_in_place
     generated, _ = run(
         step, params, prompt, prompt_lengths, cache, settings, keys,
-        jnp.asarray(eos, jnp.int32), pad, pieces, max_new_tokens=max_new_tokens,
+        jnp.asarray(eos, jnp.int32), pad, pieces, constraint, max_new_tokens=max_new_tokens,
         samples=samples, alternatives=alternatives, prefill_chunk=prefill_chunk)
     return generated
 
 
 def check_choice(prompts: int, settings: Settings, keys: jax.Array, pieces: Pieces | None, samples: int,
-                 alternatives: int) -> None:
-    """Refuses settings, keys or pieces that do not fit `samples` sequences of each prompt."""
+                 alternatives: int, constraint: Constraint | None, max_new_tokens: int) -> None:
+    """Refuses settings, keys, pieces or a constraint that do not fit `samples` sequences of each prompt."""
     if samples < 1 or alternatives < 0:
         raise ValueError(f"samples is {samples} and alternatives {alternatives}, expected at least "
                          "1 and 0.")
@@ -156,12 +162,14 @@ def check_choice(prompts: int, settings: Settings, keys: jax.Array, pieces: Piec
     if pieces is None and ends is not None and ends.any():
         raise ValueError("settings have stop strings, which need the bytes of the tokens; pass "
                          "pieces=decode.pieces(decode.token_bytes(tokenizer)).")
+    if constraint is not None:
+        constraints.check(constraint, settings, max_new_tokens)
 
 
 def begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-          settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any, pieces: Pieces | None, *,
-          max_new_tokens: int, samples: int = 1, alternatives: int = 0, prefill_chunk: int = 0,
-          seen: jax.Array | None = None) -> tuple[jax.Array, State, Request]:
+          settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any, pieces: Pieces | None,
+          constraint: Constraint | None = None, *, max_new_tokens: int, samples: int = 1, alternatives: int = 0,
+          prefill_chunk: int = 0, seen: jax.Array | None = None) -> tuple[jax.Array, State, Request]:
     """Reads the prompts: (f32[B, V], what `append` chooses from; sequences without a token; their request).
 
     The arguments are those of `generate`; nothing is checked. Where the cache holds the beginning of
@@ -172,7 +180,7 @@ def begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array,
     if samples > 1:
         rows = jnp.repeat(jnp.arange(prompt.shape[0], dtype=jnp.int32), samples)
         logits, seen, cache = logits[rows], seen[rows], cache.take(rows)
-    request = Request(settings, keys, seen, eos.reshape(-1), pieces)
+    request = Request(settings, keys, seen, eos.reshape(-1), pieces, constraint)
     return logits, start(request, max_new_tokens, alternatives, pad, cache), request
 
 
@@ -217,12 +225,11 @@ advance = partial(jax.jit, static_argnames=("step",), donate_argnames=("logits",
 
 def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
          settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
-         pieces: Pieces | None, *, max_new_tokens: int, samples: int, alternatives: int,
+         pieces: Pieces | None, constraint: Constraint | None, *, max_new_tokens: int, samples: int, alternatives: int,
          prefill_chunk: int) -> tuple[Generated, Any]:
     logits, state, request = begin(
-        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces,
-        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives,
-        prefill_chunk=prefill_chunk)
+        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, constraint,
+        max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives, prefill_chunk=prefill_chunk)
     _, state = extend(step, params, logits, state, request)
     return state.written, state.cache if samples == 1 else None
 
@@ -249,6 +256,7 @@ def start(request: Request, max_new_tokens: int, alternatives: int, pad: Any, ca
         last=jnp.full(batch, pad, jnp.int32),
         ended=jnp.zeros(batch, bool),
         progress=stops.none_yet(request.settings),
+        guide=constraints.begin(request.constraint, batch),
         cache=cache)
 
 
@@ -256,6 +264,9 @@ def append(state: State, logits: jax.Array, request: Request) -> State:
     """Chooses a token from logits f32[B, V] for every sequence that has not ended, and writes it."""
     out, settings = state.written, request.settings
     allowed = process(logits, settings, request.prompt, out.tokens, out.lengths, request.eos)
+    if request.constraint is not None:
+        left = constraints.left(settings, out.lengths, out.tokens.shape[1])
+        allowed = constraints.mask(allowed, request.constraint, state.guide, left, request.eos)
     token = choose(allowed, settings, request.keys, out.lengths)
     of_token = partial(jnp.take_along_axis, indices=token[:, None], axis=-1)
     # Where nothing is allowed, the text ends without a token: any would break a rule.
@@ -270,6 +281,7 @@ def append(state: State, logits: jax.Array, request: Request) -> State:
     progress = state.progress
     if request.pieces is not None:
         progress, ends[AT_STOP] = stops.read(progress, token, settings, request.pieces)
+    guide = constraints.move(request.constraint, state.guide, token)
     ends[AT_LIMIT] = lengths >= jnp.minimum(settings.max_new, width)
     reason = jnp.select(list(ends.values()), [jnp.asarray(code) for code in ends], AT_LIMIT)
     out = dataclasses.replace(
@@ -283,6 +295,7 @@ def append(state: State, logits: jax.Array, request: Request) -> State:
             top_logprobs=out.top_logprobs.at[rows, slots].set(values, mode="drop"))
     return dataclasses.replace(
         state, written=out, last=jnp.where(writes, token, state.last), progress=progress,
+        guide=jnp.where(writes, guide, state.guide),
         ended=state.ended | jnp.any(jnp.stack(list(ends.values())), axis=0))
 
 

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from t5tasks.decode.constraint import Constraint
 from t5tasks.decode.contract import Step, Verify, check_request, if_any
 from t5tasks.decode.drafts import Draft, ModelDraft
 from t5tasks.decode.sample import Generated, Request, State, append_where, begin, check_choice
@@ -56,7 +57,8 @@ class Reading(NamedTuple):
 def speculate(step: Step, verify: Verify, params: Any, prompt: jax.Array, prompt_lengths: jax.Array,
               cache: Any, draft: Draft, memory: Any, settings: Settings, keys: jax.Array, *,
               draft_tokens: int, max_new_tokens: int, eos: Any, pad: Any, samples: int = 1, alternatives: int = 0,
-              pieces: Pieces | None = None, keep_cache: bool = False, prefill_chunk: int = 0
+              pieces: Pieces | None = None, constraint: Constraint | None = None, keep_cache: bool = False,
+              prefill_chunk: int = 0
               ) -> tuple[Generated, Acceptance]:
     """What `generate` gives, and how much of it the draft had guessed.
 
@@ -77,7 +79,7 @@ def speculate(step: Step, verify: Verify, params: Any, prompt: jax.Array, prompt
     if draft_tokens < 1:
         raise ValueError(f"draft_tokens is {draft_tokens}, expected at least 1; use generate to draft none.")
     check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk, draft_tokens)
-    check_choice(prompt.shape[0], settings, keys, pieces, samples, alternatives)
+    check_choice(prompt.shape[0], settings, keys, pieces, samples, alternatives, constraint, max_new_tokens)
     if isinstance(draft, ModelDraft):
         try:
             check_request(prompt, prompt_lengths, memory, max_new_tokens, prefill_chunk, draft_tokens)
@@ -86,17 +88,17 @@ def speculate(step: Step, verify: Verify, params: Any, prompt: jax.Array, prompt
     run = _speculate if keep_cache or samples > 1 else _speculate_in_place
     generated, counted, _ = run(
         step, verify, params, prompt, prompt_lengths, cache, draft, memory, settings, keys,
-        jnp.asarray(eos, jnp.int32), pad, pieces, draft_tokens=draft_tokens, max_new_tokens=max_new_tokens,
+        jnp.asarray(eos, jnp.int32), pad, pieces, constraint, draft_tokens=draft_tokens, max_new_tokens=max_new_tokens,
         samples=samples, alternatives=alternatives, prefill_chunk=prefill_chunk)
     return generated, counted
 
 
 def _run(step: Step, verify: Verify, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
          draft: Draft, memory: Any, settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
-         pieces: Pieces | None, *, draft_tokens: int, max_new_tokens: int, samples: int, alternatives: int,
-         prefill_chunk: int) -> tuple[Generated, Acceptance, Any]:
+         pieces: Pieces | None, constraint: Constraint | None, *, draft_tokens: int, max_new_tokens: int, samples: int,
+         alternatives: int, prefill_chunk: int) -> tuple[Generated, Acceptance, Any]:
     logits, state, request = begin(
-        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces,
+        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, constraint,
         max_new_tokens=max_new_tokens, samples=samples, alternatives=alternatives, prefill_chunk=prefill_chunk)
     memory = draft.read(prompt, prompt_lengths, memory, prefill_chunk)
     if samples > 1:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a tokenizer to the bytes that each of its tokens adds to a text."""
 
+import dataclasses
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Protocol
@@ -22,6 +24,36 @@ class Speller(Protocol):
 class HasIds(Protocol):
     @property
     def ids(self) -> Sequence[int]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Spellings:
+    """The bytes of a vocabulary's tokens, by what stands before them; two are equal by their fingerprint."""
+
+    within: tuple[bytes, ...] = dataclasses.field(compare=False, repr=False)   # after other text
+    opening: tuple[bytes, ...] = dataclasses.field(compare=False, repr=False)  # as the first of a text
+    again: bool = dataclasses.field(compare=False)  # is a token after a first space that is not shown like a first one?
+    fingerprint: str
+
+
+def spellings(tokenizer: Speller) -> Spellings:
+    """How a tokenizer's tokens are shown, at the beginning of a text too.
+
+    SentencePiece does not show the first space: "▁the" is "the" there, and " the" elsewhere.
+    """
+    within = token_bytes(tokenizer)
+    opening = [_opening_bytes(tokenizer, id, inside) for id, inside in enumerate(within)]
+    unshown = [id for id, text in enumerate(opening) if within[id] and not text]
+    changed = [id for id, text in enumerate(opening) if text and text != within[id]]
+    # "▁" and then "▁the": T5 drops both spaces, Llama one.
+    again = bool(unshown and changed) and tokenizer.decode([unshown[0], changed[0]]).encode() == opening[changed[0]]
+    content = b"".join(len(text).to_bytes(4, "big") + text for text in [*within, *opening]) + bytes([again])
+    return Spellings(tuple(within), tuple(opening), again, hashlib.sha256(content).hexdigest())
+
+
+def _opening_bytes(tokenizer: Speller, id: int, within: bytes) -> bytes:
+    text = tokenizer.decode([id]) if within else ""
+    return within if UNREADABLE in text else text.encode()
 
 
 def token_bytes(tokenizer: Speller) -> list[bytes]:

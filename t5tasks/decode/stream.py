@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from t5tasks.decode import sample
+from t5tasks.decode.constraint import Constraint
 from t5tasks.decode.contract import Step, check_request
 from t5tasks.decode.sample import Request, State
 from t5tasks.decode.settings import Settings
@@ -129,7 +130,8 @@ class _Segment:
 
 def stream(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
            settings: Settings, keys: jax.Array, *, max_new_tokens: int, eos: Any, pad: Any,
-           samples: int = 1, pieces: Pieces | None = None, segment: int = 1, prefill_chunk: int = 0) -> Stream:
+           samples: int = 1, pieces: Pieces | None = None, constraint: Constraint | None = None, segment: int = 1,
+           prefill_chunk: int = 0) -> Stream:
     """The tokens that `generate` gives for the same request, as they come.
 
     Arguments and errors are those of `generate`; the cache is used up, and comes out as the stream's with
@@ -140,20 +142,21 @@ def stream(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
         between them. Compiles once for each.
     """
     check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk)
-    sample.check_choice(prompt.shape[0], settings, keys, pieces, samples, alternatives=0)
-    return begin(step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, segment=segment,
-                 max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
+    sample.check_choice(prompt.shape[0], settings, keys, pieces, samples, 0, constraint, max_new_tokens)
+    return begin(step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, constraint,
+                 segment=segment, max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
 
 
 def begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any, settings: Settings,
-          keys: jax.Array, eos: Any, pad: Any, pieces: Pieces | None, *, segment: int, held: jax.Array | None = None,
-          seen: jax.Array | None = None, max_new_tokens: int, samples: int = 1, prefill_chunk: int = 0) -> Stream:
+          keys: jax.Array, eos: Any, pad: Any, pieces: Pieces | None, constraint: Constraint | None, *, segment: int,
+          held: jax.Array | None = None, seen: jax.Array | None = None, max_new_tokens: int, samples: int = 1,
+          prefill_chunk: int = 0) -> Stream:
     """`stream` without its checks; `held` int32[P] rewinds the cache, `seen` is as in `sample.begin`."""
     if segment < 1:
         raise ValueError(f"segment is {segment}, expected at least 1 token.")
     run = _begin if samples > 1 else _begin_in_place
     begun = run(step, params, prompt, prompt_lengths, cache, held, settings, keys, jnp.asarray(eos, jnp.int32), pad,
-                pieces, seen, max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
+                pieces, constraint, seen, max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
     return Stream(step, params, begun, segment)
 
 
@@ -174,11 +177,11 @@ def texts(tokens: Stream, tokenizer: Speller, prompts: Sequence[Sequence[int]], 
 
 def _run_begin(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
                held: jax.Array | None, settings: Settings, keys: jax.Array, eos: jax.Array, pad: Any,
-               pieces: Pieces | None, seen: jax.Array | None, *, max_new_tokens: int, samples: int, prefill_chunk: int
-               ) -> tuple[jax.Array, State, Request, jax.Array]:
+               pieces: Pieces | None, constraint: Constraint | None, seen: jax.Array | None, *, max_new_tokens: int,
+               samples: int, prefill_chunk: int) -> tuple[jax.Array, State, Request, jax.Array]:
     cache = cache if held is None else cache.rewind(held)
     logits, state, request = sample.begin(
-        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, seen=seen,
+        step, params, prompt, prompt_lengths, cache, settings, keys, eos, pad, pieces, constraint, seen=seen,
         max_new_tokens=max_new_tokens, samples=samples, prefill_chunk=prefill_chunk)
     return logits, state, request, state.cache.lengths + 0  # what was read: the state is worked on
 
