@@ -169,8 +169,6 @@ def record_view(run: Experiment, records: CheckedRecords, index: int) -> View:
 
 def packed_rows(run: Experiment, records: CheckedRecords, first: int, count: int) -> list[View]:
     """Rows of the training batches, in the order in which one process trains on them."""
-    if run.form.head == "cls":
-        raise ValueError("config.batch.packing is True, but a [CLS] head has one answer a row; set it to False")
     made: dict[bytes, tuple[Tokens, Tokens | None]] = {}  # a row has no roles: they are found by its numbers
 
     def make(record: Record) -> Features | None:
