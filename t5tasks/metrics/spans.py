@@ -79,9 +79,10 @@ def span_counts(predictions: Sequence[str], references: Sequence[Sequence[str]],
     examples, exact, f1 = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2)
     for prediction, texts in zip(predictions, references, strict=True):
         wanted, unanswerable = _wanted(texts, version)
-        examples[unanswerable] += 1
-        exact[unanswerable] += exact_match(prediction, wanted)
-        f1[unanswerable] += word_f1(prediction, wanted, version == 2)
+        kind = int(unanswerable)
+        examples[kind] += 1
+        exact[kind] += exact_match(prediction, wanted)
+        f1[kind] += word_f1(prediction, wanted, version == 2)
     return {"span_examples": examples, "span_exact": exact, "span_f1": f1}
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 5a, extractive question answering: a question and a context in, a span of the context out.
 
-The guide's example:
+For example:
 
     question  Where was Marie Curie born?
     context   Marie Curie was born in Warsaw and moved to Paris.          answer   Warsaw
@@ -66,6 +66,7 @@ def best_spans(starts: np.ndarray, ends: np.ndarray, valid: np.ndarray, longest:
       longest: tokens a span may have.
     """
     starts, ends = np.where(valid, starts, -np.inf), np.where(valid, ends, -np.inf)
+    longest = min(longest, len(starts))
     behind = np.concatenate([ends, np.full(longest - 1, -np.inf)])
     # sums[t, n] is that of the n + 1 tokens from t on.
     sums = (starts[:, None] + np.lib.stride_tricks.sliding_window_view(behind, longest)).ravel()

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 4, natural language inference: a premise and a hypothesis in, how one bears on the other out.
 
-The guide's example:
+For example, with the guide's prediction:
 
-    premise      A man is eating pizza.             label        contradiction
+    premise      A man is eating pizza.             label        Contradiction
     hypothesis   The man is sleeping.               prediction   {"label": "Contradiction", "score": 0.998}
 
     encoder   [CLS] premise [SEP] hypothesis [SEP]  → the class of [CLS]; token types 0 and 1
-    decoder   Premise: …\nHypothesis: …\nLabel:     → " contradiction", graded with its EOS
+    decoder   Premise: …\nHypothesis: …\nLabel:     → " Contradiction", graded with its EOS
 """
 
 from collections.abc import Sequence
