@@ -154,7 +154,8 @@ def _loss(torch, model, rows, head):
     if head == "cls":
         return model(**inputs, labels=torch.tensor([int(row["targets"][0]) for row in rows])).loss
     length = inputs["input_ids"].shape[1]
-    labels = [[*(int(target) if weight else -100 for target, weight in zip(row["targets"], row["weights"], strict=True)),
+    labels = [[*(int(target) if weight else -100
+                 for target, weight in zip(row["targets"], row["weights"], strict=True)),
                *[-100] * (length - len(row["tokens"]))] for row in rows]
     return model(**inputs, labels=torch.tensor(labels)).loss
 

@@ -298,5 +298,6 @@ def test_what_has_a_shape_of_its_own_is_not_padded():
     rows = [_features(np.arange(1, size)) | {"targets": np.asarray([size, 1], np.int32),
                                              "weights": np.ones(2, np.float32)} for size in (4, 9)]
     batch = padded(rows, Shape(3, 16))
-    assert batch["targets"].tolist() == [[4, 1], [9, 1], [0, 0]] and batch["weights"].tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert batch["targets"].tolist() == [[4, 1], [9, 1], [0, 0]]
+    assert batch["weights"].tolist() == [[1, 1], [1, 1], [0, 0]]
     assert batch["tokens"].shape == (3, 8)

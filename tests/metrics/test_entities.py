@@ -44,7 +44,8 @@ def test_entities_by_hand(tags, lenient, strict):
 
 
 def test_an_entity_counts_by_type_and_both_ends():
-    counts = entities.entity_counts([("PER", 0, 2), ("LOC", 3, 4)], [("PER", 0, 2), ("ORG", 3, 4), ("LOC", 3, 5)], TYPES)
+    found = [("PER", 0, 2), ("ORG", 3, 4), ("LOC", 3, 5)]
+    counts = entities.entity_counts([("PER", 0, 2), ("LOC", 3, 4)], found, TYPES)
     assert {name: value.tolist() for name, value in counts.items()} == {
         "entities_present": [1, 0, 1], "entities_found": [1, 1, 1], "entities_right": [0, 0, 1]}
     figures = entities.entity_figures(counts, TYPES)

@@ -72,7 +72,8 @@ def test_thresholds_at_both_ends(answers, threshold, f1):
 
 
 @pytest.mark.parametrize(("text", "normal"), [
-    ("The  U.S.A.", "usa"), ("a.", ""), ("an-a", "ana"), ("«Théâtre»", "«théâtre»"), ("A theory\nof the man", "theory of man")])
+    ("The  U.S.A.", "usa"), ("a.", ""), ("an-a", "ana"), ("«Théâtre»", "«théâtre»"),
+    ("A theory\nof the man", "theory of man")])
 def test_normal_forms_by_hand(text, normal):
     assert spans.normalise(text) == normal
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 5a: where an answer stands, the search for the best span, windows, and no answer."""
 
+import itertools
 import random
 
 import numpy as np
@@ -145,7 +146,7 @@ def test_windows_cover_the_context_and_answers_come_from_any_of_them(letters):
     assert len(made) > 1 and all(len(tokens.ids) <= 60 for _, tokens, _ in made)
     seen = [tokens.spans[tokens.pieces == 3][:, 0].tolist() for _, tokens, _ in made if (tokens.pieces == 3).any()]
     assert sorted({at for own in seen for at in own}) == list(range(len(CONTEXT)))
-    assert all(len(set(one) & set(other)) == 4 for one, other in zip(seen, seen[1:], strict=False))
+    assert all(len(set(one) & set(other)) == 4 for one, other in itertools.pairwise(seen))
     holding = [all(at in own for at in range(24, 30)) for own in seen]
     assert [bool(arrays["targets"].any()) for arrays, _, _ in made] == holding and 0 < sum(holding) < len(made)
     found = TASK.postprocess(RECORD, _answer(made), TASK.options)
@@ -156,7 +157,7 @@ def test_windows_cover_the_context_and_answers_come_from_any_of_them(letters):
 def test_a_question_takes_half_of_the_length_at_most(letters):
     (_, tokens, _), *more = _windows({**RECORD, "question": "q" * 99}, letters, length=50)
     assert more and tokens.lost == {"question": 99 - (25 - 3)} and sum(tokens.pieces == 3) == 25
-    with pytest.raises(ValueError, match="length is 50: it leaves room for windows of 25 tokens, which cannot share 25"):
+    with pytest.raises(ValueError, match="50: it leaves room for windows of 25 tokens, which cannot share 25"):
         _windows(RECORD, letters, {**TASK.options, "overlap": 25}, length=50)
 
 

@@ -32,7 +32,7 @@ def get_config():
     config.tokenizer.size = 330
     config.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, encoder_layers=1,
                         decoder_layers=1, dropout=0.1)
-    config.batch.update(size=8, length={length}, source_length=24, evaluation_size=8)
+    config.batch.update(size=8, length=24, source_length=24, evaluation_size=8)
     config.train.update(steps=6, log_every=1, evaluate_every=3)
     config.optimizer.learning_rate = 1e-2
     config.decode.max_new_tokens = 6
@@ -115,9 +115,7 @@ class Run:
 
 def write_config(folder: pathlib.Path, task: str, architecture: str, more: str = "") -> pathlib.Path:
     path = folder / "config.py"
-    # A decoder's prompt of NLI would lose its label's neighbourhood at the length that does for the others.
-    length = 48 if task == "nli" else 24
-    path.write_text(CONFIG.format(task=task, architecture=architecture, length=length, more=more), "utf-8")
+    path.write_text(CONFIG.format(task=task, architecture=architecture, more=more), "utf-8")
     return path
 
 
