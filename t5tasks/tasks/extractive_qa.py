@@ -20,17 +20,19 @@ the best span by more than `threshold`. With `tune`, a trained run takes the thr
 for F1 on its validation records. Version 1 always answers.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from t5tasks.data.features import Example, Piece, Span, graded, special
+from t5tasks.data.features import Example, Piece, Span, Tokens, graded, special
 from t5tasks.metrics import spans as span_metrics
 from t5tasks.metrics.counts import Counts
 from t5tasks.tasks.task import SPANS, Answer, Form, Options, Prediction, Record, Task, Window
 
 CONTEXT = 3  # the place of the context among the pieces
+CERTAIN = 99.0  # the logit of what leaves no doubt
 
 
 def example(record: Record, options: Options) -> Example:
@@ -100,7 +102,7 @@ def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
     `n_best` holds the best different spans, given or not; `no_answer` is how far the sum of logits for no
     answer exceeds that of the best of them.
     """
-    assert not isinstance(answer, str | np.ndarray)
+    assert isinstance(answer, list)
     context = record["context"]
     none = min(answer, key=lambda window: window.values[:, 0].sum())
     logits = np.concatenate([none.values[:, :1], *(window.values[:, 1:] for window in answer)], axis=1)
@@ -123,6 +125,17 @@ def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
 
 def _given(text: str, start: int | None, end: int | None, log_probability: float) -> dict[str, Any]:
     return {"answer": text, "start": start, "end": end, "score": float(np.exp(log_probability))}
+
+
+def gold(record: Record, options: Options) -> Answer:
+    """The right answer, in a window whose tokens are [CLS], the answer and what stands around it."""
+    span, length = _span(record), len(record["context"])
+    edges = [0, span.start, span.end, length] if span.piece else [0, length]
+    places = [(0, 0), *itertools.pairwise(edges)]
+    pieces = np.asarray([0] + [CONTEXT] * (len(places) - 1), np.int32)
+    tokens = Tokens(np.zeros(len(places), np.int32), pieces, np.asarray(places, np.int32), ("context",) * len(places))
+    right = np.arange(len(places)) == (2 if span.piece else 0)
+    return [Window(tokens, np.where([right, right], CERTAIN, 0.0))]
 
 
 def count(record: Record, prediction: Prediction, options: Options) -> Counts:
@@ -172,6 +185,6 @@ def tune(options: Options, figures: Any) -> Options:
 TASK = Task(
     name="extractive_qa", chapter="5a", fields={"question": str, "context": str}, targets={"answers": dict},
     options={"version": 2, "threshold": 0.0, "tune": True, "max_answer_length": 30, "n_best": 5, "overlap": 0},
-    forms={"encoder": Form("encoder", "span", SPANS, example, graded())},
+    forms={"encoder": Form("encoder", "span", SPANS, example, graded(), gold=gold)},
     postprocess=postprocess, count=count, figures=figures, metric="f1", baselines=baselines, resolve=resolve,
     tune=tune)

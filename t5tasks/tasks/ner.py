@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, Tokens, graded, special
 from t5tasks.metrics import entities as entity_metrics
 from t5tasks.metrics.counts import Counts
 from t5tasks.metrics.entities import Entity
@@ -82,7 +82,7 @@ def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
 
     `start` and `end` count characters of the record's tokens joined by blanks; `text` stands between them.
     """
-    assert not isinstance(answer, str | np.ndarray)
+    assert isinstance(answer, list)
     words, labels = record["tokens"], options["labels"]
     probabilities = word_probabilities(answer, len(words), labels)
     tags = [labels[index] for index in probabilities.argmax(axis=1)]
@@ -92,6 +92,16 @@ def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
         score = float(probabilities.max(axis=1)[entity[1]:entity[2]].min())
         found.append({"type": kind, "text": text[start:end], "start": start, "end": end, "score": score})
     return {"entities": found}
+
+
+def gold(record: Record, options: Options) -> Answer:
+    """The right tags, in a window with a token for each word."""
+    classes = example(record, options).classes
+    assert classes is not None
+    count = len(classes)
+    tokens = Tokens(np.zeros(count, np.int32), np.arange(count, dtype=np.int32), np.zeros((count, 2), np.int32),
+                    ("edge", *["word"] * (count - 2), "edge"))
+    return [Window(tokens, np.eye(len(options["labels"]))[list(classes)])]
 
 
 def in_characters(entity: Entity, words: Sequence[str]) -> Entity:
@@ -147,5 +157,5 @@ def resolve(options: Options, load: Callable[[], Iterable[Record]]) -> Options:
 TASK = Task(
     name="ner", chapter="6", fields={"tokens": list}, targets={"tags": list},
     options={"labels": (), "label_all": False, "repair": "lenient", "overlap": 0},
-    forms={"encoder": Form("encoder", "token", TAGS, example, graded("word"))},
+    forms={"encoder": Form("encoder", "token", TAGS, example, graded("word"), gold=gold)},
     postprocess=postprocess, count=count, figures=figures, metric="f1", baselines=baselines, resolve=resolve)
