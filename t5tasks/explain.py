@@ -104,8 +104,9 @@ class Counts:
     examples: int = 0  # of the sample
     seen: int = 0  # tokens of the stack that the head reads
     source_seen: int = 0  # tokens of the encoder beside it
+    windows: int = 0  # of the examples: as many, but where long ones are cut
     graded: int = 0  # tokens with a weight; with a cls head, examples
-    dropped: int = 0  # examples with nothing graded, which training leaves out
+    dropped: int = 0  # examples (windows) with nothing graded, which training leaves out
     lost: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # role → examples, tokens
     target_cut: int = 0  # examples that lost a token which would have been graded
     roles: set[str] = dataclasses.field(default_factory=set)
@@ -116,10 +117,10 @@ def count_sample(run: Experiment, records: CheckedRecords, size: int = SAMPLE) -
     """Counts over at most `size` records, evenly spread."""
     counts = Counts(total=len(records))
     indices = experiment.spread(len(records), size)
-    for index in indices:
-        features, tokens, source = run.features(records[int(index)])
+    counts.examples = len(indices)
+    for features, tokens, source in (each for index in indices for each in run.windows(records[int(index)])):
         graded = int(np.count_nonzero(features["weights"]))
-        counts.examples += 1
+        counts.windows += 1
         counts.seen += len(features["tokens"])
         counts.source_seen += len(features.get("source_tokens", ()))
         counts.graded += graded
@@ -157,20 +158,21 @@ def _why_ungraded(run: Experiment, counts: Counts, source: str) -> str:
 
 def record_view(run: Experiment, records: CheckedRecords, index: int) -> View:
     """One record as an unpacked batch holds it."""
-    features, tokens, source = run.features(records[index])
-    notes = []
-    if not np.any(features["weights"]):
-        notes.append("nothing of this example is graded: training leaves it out")
-    notes += [f"{number} tokens cut off: {role}" for role, number in _lost(tokens, source).items()]
-    sequences = tuple(explanation.Sequence(name, (document,))
-                      for name, document in _documents(run, features, (tokens, source)).items())
-    return View(f"{records.source} record {index}", sequences, tuple(notes))
+    windows = run.windows(records[index])
+    sequences, notes = [], []
+    for number, (features, tokens, source) in enumerate(windows, 1):
+        which = f"window {number} of {len(windows)}" if len(windows) > 1 else ""
+        if not np.any(features["weights"]):
+            notes.append(f"nothing of this {which or 'example'} is graded: training leaves it out")
+        notes += [f"{cut} tokens cut off: {role}{which and f' ({which})'}"
+                  for role, cut in _lost(tokens, source).items()]
+        sequences += [explanation.Sequence(which or name, (document,))
+                      for name, document in _documents(run, features, (tokens, source)).items()]
+    return View(f"{records.source} record {index}", tuple(sequences), tuple(notes))
 
 
 def packed_rows(run: Experiment, records: CheckedRecords, first: int, count: int) -> list[View]:
     """Rows of the training batches, in the order in which one process trains on them."""
-    if run.form.head == "cls":
-        raise ValueError("config.batch.packing is True, but a [CLS] head has one answer a row; set it to False")
     made: dict[bytes, tuple[Tokens, Tokens | None]] = {}  # a row has no roles: they are found by its numbers
 
     def make(record: Record) -> Features | None:
@@ -220,11 +222,11 @@ def _documents(run: Experiment, features: Features, origin: tuple[Tokens, Tokens
     """
     tokens, source = origin
     start = starts.get("", 0)
-    if run.form.head == "cls":
-        index = int(features["targets"])
-        return {"sequence": Document(segment, start, _tokens(run, features["tokens"], tokens.roles),
-                                     answer=f"class {index}: {run.options['labels'][index]}",
-                                     types=tuple(int(kind) for kind in features["token_types"]))}
+    if "token_types" in features:
+        weights, answer, targets = _told(run, features)
+        return {"sequence": Document(segment, start, _tokens(run, features["tokens"], tokens.roles, weights),
+                                     answer=answer, types=tuple(int(kind) for kind in features["token_types"]),
+                                     targets=targets)}
     # The first token is only read; every other one is the target of the position before it.
     ids = np.concatenate([features["tokens"][:1], features["targets"]])
     weights = np.concatenate([np.zeros(len(ids) - len(features["weights"])), features["weights"]])
@@ -234,6 +236,24 @@ def _documents(run: Experiment, features: Features, origin: tuple[Tokens, Tokens
     written = _tokens(run, ids, ("start", *tokens.roles), weights)
     return {"source": Document(segment, starts.get("source_", 0), read),
             "target": Document(segment, start, written, predicts=True)}
+
+
+def _told(run: Experiment, features: Features) -> tuple[np.ndarray | None, str, tuple[str, ...]]:
+    """What a head of one sequence has to say: the weight of each token, one answer, a target for each token."""
+    targets, weights = features["targets"], features["weights"]
+    if run.form.head == "cls":
+        return None, f"class {int(targets)}: {run.options['labels'][int(targets)]}", ()
+    length = len(features["tokens"])
+    if run.form.head == "token":
+        labels = run.options["labels"]
+        return weights, "", tuple(labels[index] if weight else "" for index, weight in
+                                  zip(targets, weights, strict=True))
+    names: list[list[str]] = [[] for _ in range(length)]
+    graded = np.zeros(length)
+    for place, weight, name in zip(targets, weights, ("start", "end"), strict=True):
+        names[place].append(name)
+        graded[place] += weight
+    return graded, "" if targets.any() else "no answer here", tuple(", ".join(name) for name in names)
 
 
 def _tokens(run: Experiment, ids: np.ndarray, roles: Sequence[str], weights: np.ndarray | None = None
@@ -277,13 +297,18 @@ def _count_texts(run: Experiment, counts: Counts) -> dict[str, str]:
         f", and {counts.source_seen:,} of the source" if counts.source_seen else "")
     if run.form.head == "cls":
         texts["graded"] = f"{counts.graded:,} examples: the class, read at the first token"
+    elif run.form.head == "span":
+        texts["graded"] = (f"{counts.windows:,} windows: where the answer begins and ends, or the first token where "
+                           "there is none")
     else:
         texts["tokens graded"] = f"{counts.graded:,} ({counts.graded / max(counts.seen, 1):.1%})"
         tokens = sum(counts.lost[role][1] for role in graded)
         texts["target truncated"] = f"{counts.target_cut:,} examples" + (f" ({tokens:,} tokens)" if tokens else "")
     texts |= {f"{role} truncated": f"{examples:,} examples ({tokens:,} tokens)"
               for role, (examples, tokens) in sorted(counts.lost.items()) if role not in graded}
-    texts["dropped"] = f"{counts.dropped:,} examples: nothing graded"
+    if counts.windows > counts.examples:
+        texts["windows"] = f"{counts.windows:,}, as long examples are cut"
+    texts["dropped"] = f"{counts.dropped:,} {'windows' if run.form.windowed else 'examples'}: nothing graded"
     return texts
 
 

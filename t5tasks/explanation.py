@@ -87,7 +87,8 @@ class Document:
     """One example's part of a sequence.
 
     A document that predicts has one token more than the model reads: each position predicts the
-    next. One with an answer predicts that, at its first token.
+    next. One with targets predicts those, each at its token, and one with nothing but an answer
+    predicts that, at its first token.
     """
 
     segment: int
@@ -96,6 +97,7 @@ class Document:
     predicts: bool = False
     answer: str = ""
     types: tuple[int, ...] = ()
+    targets: tuple[str, ...] = ()
 
     def rows(self) -> Iterator[Row]:
         """A row for each position that the model reads."""
@@ -104,6 +106,8 @@ class Document:
             if self.predicts:
                 following = self.tokens[place + 1]
                 target, weight = following.marked, following.weight
+            elif self.targets:
+                target, weight = self.targets[place], token.weight
             elif self.answer and place == 0:
                 target, weight = self.answer, 1.0
             kind = self.types[place] if self.types else None
@@ -136,7 +140,7 @@ class Sequence:
             parts.append(f"{len(self.documents)} segments")
         if self.padding:
             parts.append(f"{self.padding} of padding")
-        if self.documents[0].predicts:
+        if self.documents[0].predicts or self.documents[0].targets:
             parts.append(f"{self.graded} graded")
         return f"{self.name}: {', '.join(parts)}"
 
@@ -164,7 +168,7 @@ def columns(sequence: Sequence) -> list[str]:
     """The names of the table's columns: those that say something here."""
     first = sequence.documents[0]
     names = ["position", "token", "id", "role"]
-    names += ["target", "weight"] if first.predicts or first.answer else []
+    names += ["target", "weight"] if first.predicts or first.answer or first.targets else []
     names += ["segment"]
     names += ["in segment"] if len(sequence.documents) > 1 else []
     return names + (["type"] if first.types else [])

@@ -21,12 +21,23 @@ import numpy as np
 from t5tasks import constrained, decode, drafting, sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
-from t5tasks.data.features import Features
+from t5tasks.data.features import Features, Tokens
 from t5tasks.experiment import Experiment, check_ids
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Options, Prediction, Record, Task
+from t5tasks.tasks.task import (
+    CLASSES,
+    LABEL_SCORING,
+    SPANS,
+    TAGS,
+    Answer,
+    Options,
+    Prediction,
+    Record,
+    Task,
+    Window,
+)
 from t5tasks.training import step as training_step
 
 Batch = dict[str, np.ndarray]
@@ -77,10 +88,13 @@ class Predictor:
         if self._refills:
             sharding.check_batch(experiment.mesh, settings.slots, "config.decode.slots")
         self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
-        self._classify = jax.jit(
-            lambda parameters, inputs: jax.nn.softmax(
-                experiment.model.apply(parameters, inputs).astype(jnp.float32), axis=-1),
-            out_shardings=sharding.replicated(experiment.mesh))
+        probabilities = experiment.form.answers_by != SPANS  # whose windows are compared by their logits
+
+        def values(parameters: Any, inputs: dict[str, jax.Array]) -> jax.Array:
+            logits = experiment.model.apply(parameters, inputs).astype(jnp.float32)
+            return jax.nn.softmax(logits, axis=-1) if probabilities else logits
+
+        self._values = jax.jit(values, out_shardings=sharding.replicated(experiment.mesh))
         self._sums = jax.jit(functools.partial(
             training_step.loss_sums, experiment.model,
             settings={"label_smoothing": 0.0, "z_loss": 0.0,
@@ -95,20 +109,42 @@ class Predictor:
         if self._refills:
             yield from self._texts_of_slots(parameters, records, skip)
             return
+        size = WINDOW * self._prompt_shape.size
+        first = skip - skip % size
+        numbered = enumerate(itertools.islice(records, first, None), first)
+        while group := list(itertools.islice(numbered, size)):
+            yield from self._answers_of(parameters, group, skip)
+
+    def _answers_of(self, parameters: Any, group: list[tuple[int, Record]], skip: int) -> Iterator[Answer]:
+        """Answers to numbered records from number `skip` on, whose batches hold no others."""
         method = self.experiment.form.answers_by
-        answer = {CLASSES: self._classes, LABEL_SCORING: self._labels}.get(method, self._texts)
-        first = skip - skip % (WINDOW * self._prompt_shape.size)
-        rows = ((index, self._prompt(record))
-                for index, record in enumerate(itertools.islice(records, first, None), first))
-        waiting: dict[int, Answer] = {}
-        next_index = skip
-        for indices, batch in batches.evaluation_batches(rows, self._prompt_shape, WINDOW):
+        answer = {CLASSES: self._classes, TAGS: self._classes, SPANS: self._classes,
+                  LABEL_SCORING: self._labels}.get(method, self._texts)
+        rows = {(index, number): row for index, record in group for number, row in enumerate(self._rows(record))}
+        missing = collections.Counter(index for index, _ in rows)
+        found: dict[int, dict[int, Any]] = collections.defaultdict(dict)
+        next_index = max(group[0][0], skip)
+        stream = ((key, features) for key, (features, _) in rows.items())
+        for keys, batch in batches.evaluation_batches(stream, self._prompt_shape, len(rows)):
+            indices = [index for index, _ in keys]
             if max(indices) < skip:
                 continue
-            waiting.update(zip(indices, answer(parameters, batch, indices), strict=False))
-            while next_index in waiting:
-                yield waiting.pop(next_index)
+            for (index, number), value in zip(keys, answer(parameters, batch, indices), strict=False):
+                found[index][number] = value
+            missing.subtract(indices)
+            while next_index in missing and not missing[next_index]:
+                values = sorted(found.pop(next_index).items())
+                yield self._joined([value for _, value in values],
+                                   [rows[next_index, number][1] for number, _ in values])
                 next_index += 1
+
+    def _joined(self, values: list[Any], tokens: list[Tokens | None]) -> Answer:
+        """A record's answer of those to its rows."""
+        if not self.experiment.form.windowed:
+            return values[0]
+        axis = -1 if self.experiment.form.answers_by == SPANS else 0  # of the tokens, padding at its end
+        return [Window(own, value.take(range(len(own.ids)), axis))
+                for value, own in zip(values, tokens, strict=True) if own is not None]
 
     def predictions(self, parameters: Any, records: Iterable[Record], skip: int = 0
                     ) -> Iterator[tuple[Record, Prediction]]:
@@ -132,7 +168,8 @@ class Predictor:
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""
-        rows = ((index, self.experiment.features(record)[0]) for index, record in enumerate(records))
+        rows = ((index, features) for index, record in enumerate(records)
+                for features, _, _ in self.experiment.windows(record))
         total = dict.fromkeys(("token_loss", "token_correct", "token_count"), 0.0)
         for _, batch in batches.evaluation_batches(rows, self.experiment.evaluation_shape):
             sums = jax.device_get(self._sums(parameters, self._place(batch)))
@@ -188,11 +225,16 @@ class Predictor:
             return shape
         return dataclasses.replace(shape, length=min(shape.length, config.max_length - self._new_tokens))
 
+    def _rows(self, record: Record) -> list[tuple[Features, Tokens | None]]:
+        """What the model is given of a record without its targets: one row, or one of each window."""
+        form, targets = self.experiment.form, self.experiment.task.targets
+        if form.head == "lm":
+            return [(self._prompt(record), None)]
+        unlabelled = {name: value for name, value in record.items() if name not in targets}
+        return [(features, tokens) for features, tokens, _ in self.experiment.windows(unlabelled)]
+
     def _prompt(self, record: Record) -> Features:
         experiment, shape = self.experiment, self._prompt_shape
-        if experiment.form.answers_by == CLASSES:
-            unlabelled = {name: value for name, value in record.items() if name not in experiment.task.targets}
-            return experiment.features(unlabelled)[0]
         example = experiment.example(experiment.form.asked(record), shape.length)
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
@@ -205,7 +247,7 @@ class Predictor:
 
     def _classes(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
         inputs = {name: rows for name, rows in batch.items() if name not in training_step.LABELS}
-        return list(np.asarray(self._classify(parameters, self._place(inputs)), np.float64))
+        return list(np.asarray(self._values(parameters, self._place(inputs)), np.float64))
 
     def _labels(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
         model, (labels, lengths) = self.experiment.model, self._label_tokens

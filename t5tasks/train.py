@@ -43,7 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
         _check_identity(_for_good(saved), _for_good(config))
     run = experiment.build(config, workdir)
-    records = experiment.read_records(config.data.train, run.task)
+    records = run.training_rows(experiment.read_records(config.data.train, run.task))
     validation = _head(experiment.read_records(config.data.validation, run.task), config.train.validation_records)
     plan = make_plan(config, run, records)
     optimizer = optimizers.build(config.optimizer, plan.steps)
@@ -143,8 +143,6 @@ def rows_per_epoch(run: Experiment, records: Sequence[Any], sample: int = 2000) 
     rows = len(records) * len(kept) / len(made)
     if not run.shape.packing:
         return rows
-    if "token_types" in kept[0]:
-        raise ValueError("config.batch.packing is True, but a [CLS] head has one answer a row; set it to False")
     filled = max(np.mean([len(f[name]) for f in kept]) / length for name, length in (
         ("tokens", run.shape.length), ("source_tokens", run.shape.source_length)) if name in kept[0])
     return rows * float(filled)

@@ -45,9 +45,10 @@ def load(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None,
         if step is None:
             raise ValueError(f"{steps} has no whole checkpoint yet; run python -m t5tasks.train first")
         parameters, adapters = _restored(run, checkpoints, step)
+        tuned = run.task.tune(run.options, checkpoints.run_of(step).get("figures", {}))
     if difference := experiment.differing(run.model.config, saved):
         raise ValueError(f"the checkpoint of {workdir} is another model: {difference}")
-    return Trained(run, parameters, step, adapters)
+    return Trained(dataclasses.replace(run, options=tuned), parameters, step, adapters)
 
 
 def _as_begun(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -143,6 +143,40 @@ def test_a_class_head_explains_itself_with_a_tokenizer_of_its_own() -> None:
     assert [row.weight for row in rows] == [1] + [0] * (len(rows) - 1)
 
 
+def test_a_span_is_graded_at_its_ends_in_every_window() -> None:
+    config = config_of("extractive_qa", "encoder", length=40)
+    records = sources.load(RECORDS, "extractive_qa")
+    chosen = next(index for index, record in enumerate(records) if record["answers"]["text"])
+    view = explain.explain(config, first=chosen).views[0]
+    assert len(view.sequences) > 1 and view.sequences[0].name == f"window 1 of {len(view.sequences)}"
+    said = []
+    for sequence in view.sequences:
+        rows = list(sequence.documents[0].rows())
+        graded = {row.place: (row.target, row.weight) for row in rows if row.weight}
+        if sequence.documents[0].answer:
+            assert graded == {0: ("start, end", 2)} and sequence.documents[0].answer == "no answer here"
+            continue
+        first, last = min(graded), max(graded)
+        assert [each[0] for each in graded.values()] in (["start", "end"], ["start, end"])
+        said.append("".join(row.token.text for row in rows[first:last + 1]).replace("·", " ").strip())
+        assert {row.token.role for row in rows[first:last + 1]} == {"context"} and rows[first].token_type == 1
+    assert said and set(said) == {records[chosen]["answers"]["text"][0]}
+    found = explain.explain(config)
+    assert int(found.counts["windows"].split(", as")[0].replace(",", "")) > 200
+    assert "windows: where" in found.counts["graded"]
+
+
+def test_the_first_token_of_a_word_is_graded_with_its_tag() -> None:
+    config = config_of("ner", "encoder")
+    record = sources.load(RECORDS, "ner")[4]
+    (sequence,) = explain.explain(config, first=4).views[0].sequences
+    rows = list(sequence.documents[0].rows())
+    assert [row.target for row in rows if row.weight] == record["tags"]
+    assert all(bool(row.weight) == (row.token.role == "word") == bool(row.target) for row in rows)
+    assert any(row.token.role == "rest of word" for row in rows)
+    assert f"{len(record['tags'])} graded" in sequence.summary
+
+
 def test_counts_are_those_of_every_record(sentence_pieces: str) -> None:
     config = config_of("text_generation", "decoder", sentence_pieces)
     run = experiment.build(config, None)

@@ -17,7 +17,7 @@ positions:
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
@@ -25,7 +25,7 @@ from grain import experimental
 
 from t5tasks.data.features import Features
 
-SEQUENCES = ("tokens", "targets", "weights", "token_types")  # of the target side's length
+Key = TypeVar("Key")
 PAD_WITH_ID = ("tokens", "targets", "source_tokens")
 
 
@@ -60,13 +60,15 @@ def padded(
 
     The two sides of an encoder-decoder's examples stand on the same rung, so that there is a program
     a rung and not one a pair of them; prompts, which have no targets, are as short as they can be.
+    An array that is not as long as its row's tokens (a class, a span's two ends) has one shape in all rows.
     Adds segments int32[B, T] (and source_segments): 1 on real tokens, 0 on padding.
     """
     size = shape.size if size is None else size
     batch: dict[str, np.ndarray] = {}
     for name, example in rows[0].items():
-        if np.ndim(example) == 0:
-            batch[name] = np.zeros(size, np.asarray(example).dtype)
+        tokens = "source_tokens" if name.startswith("source_") else "tokens"
+        if np.ndim(example) == 0 or any(len(row[name]) != len(row[tokens]) for row in rows):
+            batch[name] = np.zeros((size, *np.shape(example)), np.asarray(example).dtype)
             batch[name][: len(rows)] = [row[name] for row in rows]
             continue
         limit = shape.source_length if name.startswith("source_") else shape.length
@@ -113,6 +115,29 @@ class Flatten(experimental.FlatMapTransform):
 
     def flat_map(self, element: list[Any]) -> list[Any]:
         return element
+
+
+class Windows(Sequence[tuple[Any, int]]):
+    """Records whose windows are rows of their own: row i is (record, number of the window).
+
+    The index of all rows is made at once, so that their order can be shuffled, split and resumed as that
+    of records can. It costs one look at every record.
+    """
+
+    def __init__(self, records: Sequence[Any], count: Callable[[Any], int]) -> None:
+        """Args:
+          count: a record's number of windows.
+        """
+        self._records = records
+        counts = np.asarray([count(record) for record in records], np.int64)
+        self._owners = np.repeat(np.arange(len(counts)), counts)
+        self._numbers = np.arange(len(self._owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._records[int(self._owners[index])], int(self._numbers[index])
 
 
 def training_batches(
@@ -190,16 +215,16 @@ def _packed(rows: grain.IterDataset, shape: Shape, size: int, seed: int) -> grai
 
 
 def evaluation_batches(
-    rows: Iterator[tuple[int, Features]], shape: Shape, window: int = 32
-) -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    rows: Iterator[tuple[Key, Features]], shape: Shape, window: int = 32
+) -> Iterator[tuple[list[Key], dict[str, np.ndarray]]]:
     """Batches over a stream of numbered examples, each example once, the last batch padded.
 
     Within a window of batches, examples of like length stand together; the numbers (one a real
     row) tell where each answer belongs.
     """
-    waiting: list[tuple[int, Features]] = []
+    waiting: list[tuple[Key, Features]] = []
 
-    def cut() -> Iterator[tuple[list[int], dict[str, np.ndarray]]]:
+    def cut() -> Iterator[tuple[list[Key], dict[str, np.ndarray]]]:
         waiting.sort(key=lambda item: _longest(item[1]))
         for start in range(0, len(waiting), shape.size):
             group = waiting[start : start + shape.size]

@@ -12,6 +12,13 @@ own, placed by id, so text can never forge them:
     features.tokens  = [10, 11, 12, 20, 21, 30]
     features.targets = [11, 12, 20, 21, 30,  1]
     features.weights = [ 0,  0,  0,  0,  1,  1]
+
+Heads that read one sequence have targets of their own: a class, a class for each token, or where a
+span begins and ends. There a text that is too long is seen in overlapping windows, each with all
+that stands around it:
+
+    <cls> who ? <sep> a b c d e <sep>   →   <cls> who ? <sep> a b c <sep>
+                                            <cls> who ? <sep> c d e <sep>
 """
 
 import dataclasses
@@ -34,6 +41,17 @@ class Piece:
     trim: bool = False  # may lose its last tokens where an example is too long
     token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
     apart: bool = False  # not encoded together with the text before it
+    window: bool = False  # seen in overlapping parts where an example is too long
+    later_role: str = ""  # role of its tokens after the first, where that is another
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Characters `start` to `end` of a piece's text; none, of a special token."""
+
+    piece: int
+    start: int = 0
+    end: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +61,9 @@ class Example:
     pieces: tuple[Piece, ...]  # the sequence whose stack the head reads
     source: tuple[Piece, ...] = ()  # the encoder's side of an encoder-decoder
     label: int | None = None  # class of a cls head
+    classes: tuple[int, ...] | None = None  # of a token head: the class of each piece's graded tokens
+    span: Span | None = None  # of a span head; Span(0), the first piece, is no answer
+    overlap: int = 0  # tokens that neighbouring windows share; 0 for a third of the length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +104,12 @@ def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> 
     Raises:
       ValueError: a special token that the tokenizer does not have.
     """
+    whole = _encoded(pieces, tokenizer)
+    return _part(whole, _kept(whole.pieces, pieces, length))
+
+
+def _encoded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Tokens:
+    """All tokens of the pieces."""
     ids: list[int] = []
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
@@ -91,18 +118,20 @@ def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> 
              else special_id(tokenizer, pieces[run[0]].special) for run in runs]
     for run, encoding in zip(runs, tokenizer.encode_parts(parts), strict=True):
         _own(run, pieces, encoding, ids, owners, spans)
-    keep = _kept(owners, pieces, length)
+    first = [index == 0 or owners[index - 1] != owner for index, owner in enumerate(owners)]
+    roles = tuple(pieces[owner].role if begins else pieces[owner].later_role or pieces[owner].role
+                  for owner, begins in zip(owners, first, strict=True))
+    return Tokens(np.asarray(ids, np.int32), np.asarray(owners, np.int32),
+                  np.asarray(spans, np.int32).reshape(-1, 2), roles)
+
+
+def _part(whole: Tokens, keep: np.ndarray, elsewhere: np.ndarray | None = None) -> Tokens:
+    """The tokens of bool[T] keep; those that another window shows (bool[T] elsewhere) are not lost."""
     lost: dict[str, int] = {}
-    for owner, kept in zip(owners, keep, strict=True):
-        if not kept:
-            lost[pieces[owner].role] = lost.get(pieces[owner].role, 0) + 1
-    return Tokens(
-        ids=np.asarray(ids, np.int32)[keep],
-        pieces=np.asarray(owners, np.int32)[keep],
-        spans=np.asarray(spans, np.int32).reshape(-1, 2)[keep],
-        roles=tuple(pieces[owner].role for owner, kept in zip(owners, keep, strict=True) if kept),
-        lost=lost,
-    )
+    for index in np.flatnonzero(~keep if elsewhere is None else ~keep & ~elsewhere):
+        lost[whole.roles[index]] = lost.get(whole.roles[index], 0) + 1
+    return Tokens(whole.ids[keep], whole.pieces[keep], whole.spans[keep],
+                  tuple(whole.roles[index] for index in np.flatnonzero(keep)), lost)
 
 
 def special_id(tokenizer: Tokenizer, name: str) -> int:
@@ -146,22 +175,49 @@ def _own(
         spans.append((max(start - int(starts[place]), 0), end - int(starts[place])))
 
 
-def _kept(owners: list[int], pieces: Sequence[Piece], length: int) -> np.ndarray:
+def _kept(owners: np.ndarray, pieces: Sequence[Piece], length: int) -> np.ndarray:
     """bool[T], which tokens stay so that at most `length` do."""
     keep = np.ones(len(owners), bool)
     excess = len(owners) - length if length else 0
     if excess <= 0:
         return keep
-    owned = np.asarray(owners)
-    sizes = {index: int((owned == index).sum()) for index, piece in enumerate(pieces) if piece.trim}
+    sizes = {index: int((owners == index).sum()) for index, piece in enumerate(pieces) if piece.trim}
     while excess > 0 and any(sizes.values()):
         longest = max(sizes, key=lambda index: (sizes[index], index))
         sizes[longest] -= 1
         excess -= 1
     for index, size in sizes.items():
-        keep[np.flatnonzero(owned == index)[size:]] = False
+        keep[np.flatnonzero(owners == index)[size:]] = False
     keep[np.flatnonzero(keep)[length:]] = False
     return keep
+
+
+def _windows(whole: Tokens, pieces: Sequence[Piece], length: int, overlap: int) -> list[np.ndarray]:
+    """bool[T] of each window: the pieces that may be windowed in parts, what is left of the others in all.
+
+    The others keep at least half of the length; beyond it, those of them that may be trimmed are.
+    Neighbouring windows share `overlap` tokens; the last one is as short as it comes.
+    """
+    windowed = np.asarray([piece.window for piece in pieces], bool)[whole.pieces]
+    total = int(windowed.sum())
+    if len(whole.ids) <= length or not total:
+        return [_kept(whole.pieces, pieces, length)]
+    rest = whole.pieces[~windowed]
+    fixed = sum(not pieces[owner].trim for owner in rest)
+    around = np.zeros(len(windowed), bool)
+    around[np.flatnonzero(~windowed)] = _kept(rest, pieces, max(length // 2, fixed, 1))
+    room = length - int(around.sum())
+    overlap = overlap or length // 3
+    if room <= overlap:
+        raise ValueError(f"config.batch.length is {length}: it leaves room for windows of {room} tokens, which cannot "
+                         f"share {overlap} with the next; raise it, or lower config.task.overlap")
+    places = np.flatnonzero(windowed)
+    found = []
+    for begin in range(0, max(total - overlap, 1), room - overlap):
+        keep = around.copy()
+        keep[places[begin:begin + room]] = True
+        found.append(keep)
+    return found
 
 
 def prompt(pieces: Sequence[Piece], loss_mask: LossMask) -> tuple[Piece, ...]:
@@ -185,7 +241,7 @@ def features(
     example: Example, tokenizer: Tokenizer, loss_mask: LossMask, length: int, source_length: int = 0,
     start: int | None = None,
 ) -> tuple[Features, Tokens, Tokens | None]:
-    """The arrays one example trains on, not yet padded.
+    """The arrays one example trains on, not yet padded; of its first window, where it has several.
 
     Args:
       length, source_length: the most tokens of either side.
@@ -195,21 +251,10 @@ def features(
       The features and the tokens (target side, source side) they were made from. Features hold
       tokens int32[T], targets int32[T] and weights f32[T] for a language-model head, as in the
       module's picture; for an encoder-decoder also source_tokens int32[S], and tokens begin with
-      the start id; for a cls head tokens, token_types, and targets int32[], weights f32[].
+      the start id. Those of the other heads, see `windows`, have token_types int32[T].
     """
-    if example.label is not None:
-        tokens = tokenise(example.pieces, tokenizer, length)
-        types = np.asarray([piece.token_type for piece in example.pieces], np.int32)
-        return (
-            {
-                "tokens": tokens.ids,
-                "token_types": types[tokens.pieces],
-                "targets": np.int32(example.label),
-                "weights": np.float32(1),
-            },
-            tokens,
-            None,
-        )
+    if _reads_one_sequence(example):
+        return windows(example, tokenizer, loss_mask, length)[0]
     if example.source:
         source = tokenise(example.source, tokenizer.source, source_length)
         tokens = tokenise(example.pieces, tokenizer, length)
@@ -235,3 +280,51 @@ def features(
         tokens,
         None,
     )
+
+
+def _reads_one_sequence(example: Example) -> bool:
+    return example.label is not None or example.classes is not None or example.span is not None
+
+
+def windows(
+    example: Example, tokenizer: Tokenizer, loss_mask: LossMask, length: int, source_length: int = 0,
+    start: int | None = None,
+) -> list[tuple[Features, Tokens, Tokens | None]]:
+    """As `features`, for every window of an example; most have one.
+
+    Returns:
+      Of each window its tokens int32[T], token_types int32[T] and, for a
+
+        cls head    targets int32[], weights f32[]
+        token head  targets int32[T], weights f32[T], the loss mask
+        span head   targets int32[2], weights f32[2]: the span's first and last token, and the first
+                    token of all where the window does not hold it whole (arxiv.org/abs/1901.08634,
+                    section 2)
+    """
+    if not _reads_one_sequence(example):
+        return [features(example, tokenizer, loss_mask, length, source_length, start)]
+    whole = _encoded(example.pieces, tokenizer)
+    types = np.asarray([piece.token_type for piece in example.pieces], np.int32)
+    windowed = np.asarray([piece.window for piece in example.pieces], bool)[whole.pieces]
+    found: list[tuple[Features, Tokens, Tokens | None]] = []
+    for keep in _windows(whole, example.pieces, length, example.overlap):
+        tokens = _part(whole, keep, windowed)
+        arrays = {"tokens": tokens.ids, "token_types": types[tokens.pieces]}
+        if example.label is not None:
+            arrays |= {"targets": np.int32(example.label), "weights": np.float32(1)}
+        elif example.span is not None:
+            arrays |= {"targets": _place(whole, keep, example.span), "weights": np.ones(2, np.float32)}
+        else:
+            classes = np.asarray(example.classes, np.int32)
+            arrays |= {"targets": classes[tokens.pieces], "weights": loss_mask(tokens.roles)}
+        found.append((arrays, tokens, None))
+    return found
+
+
+def _place(whole: Tokens, keep: np.ndarray, span: Span) -> np.ndarray:
+    """int32[2]: the first and the last kept token that hold a character of the span, or twice the first of all."""
+    begins, ends = whole.spans[:, 0], whole.spans[:, 1]
+    holding = np.flatnonzero((whole.pieces == span.piece) & (begins < span.end) & (ends > span.start))
+    if not len(holding) or not keep[holding].all():
+        return np.zeros(2, np.int32)
+    return (np.cumsum(keep)[holding[[0, -1]]] - 1).astype(np.int32)

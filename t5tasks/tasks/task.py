@@ -7,18 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from t5tasks.data.features import Example, LossMask, prompt
+from t5tasks.data.features import Example, LossMask, Tokens, prompt
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.metrics.counts import Counts
 
 Record = Mapping[str, Any]
 Options = Mapping[str, Any]
 Prediction = dict[str, Any]
-# What a model says to one example: a text, several where config.decode.samples asks for them, or
-# probabilities f64[C] over the task's labels.
-Answer = str | tuple[str, ...] | np.ndarray
 
-CLASSES, LABEL_SCORING, GENERATION = "classes", "label scoring", "generation"
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """What a model says of one window of a record: for SPANS f64[2, T], the logits of each token to begin
+    and to end the span; for TAGS f64[T, C], each token's probabilities."""
+
+    tokens: Tokens
+    values: np.ndarray
+
+
+# What a model says to one example: a text, several where config.decode.samples asks for them, probabilities
+# f64[C] over the task's labels, or what it says of each window.
+Answer = str | tuple[str, ...] | np.ndarray | list[Window]
+
+CLASSES, LABEL_SCORING, GENERATION, SPANS, TAGS = "classes", "label scoring", "generation", "spans", "tags"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Form:
 
     architecture: str  # encoder, decoder or encoder_decoder
     head: str  # a head of models.config.HEADS
-    answers_by: str  # CLASSES, LABEL_SCORING or GENERATION
+    answers_by: str  # CLASSES, LABEL_SCORING, GENERATION, SPANS or TAGS
     preprocess: Callable[[Record, Options], Example]  # without the target fields: the prompt
     loss_mask: LossMask  # roles of T tokens → f32[T]
     label_texts: Callable[[Options], Sequence[str]] | None = None  # LABEL_SCORING's continuations
@@ -54,6 +65,11 @@ class Form:
             return text
         return np.asarray([label == text for label in self.label_texts(options)], np.float64)
 
+    @property
+    def windowed(self) -> bool:
+        """Whether a long record is seen in several windows."""
+        return self.answers_by in (SPANS, TAGS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -76,6 +92,7 @@ class Task:
       control: texts of control tokens that a tokenizer trained for the task gets.
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
+      tune: options, a checkpoint's figures of the validation records → options with what is tuned on these.
     """
 
     name: str
@@ -94,6 +111,7 @@ class Task:
     bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
     control: tuple[str, ...] = ()
     counters: int = 1
+    tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options
 
     @property
     def higher_is_better(self) -> bool:

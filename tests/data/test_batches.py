@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from t5tasks.data.batches import Shape, evaluation_batches, ladder, padded, rung, training_batches
+from t5tasks.data.batches import Shape, Windows, evaluation_batches, ladder, padded, rung, training_batches
 
 LONGEST = 20
 
@@ -267,3 +267,37 @@ def test_evaluation_reads_no_more_than_a_window_ahead():
     assert len(read) == 8 and set(first[0]) <= set(range(8))
     lengths = [first[1]["segments"].sum(), next(batches)[1]["segments"].sum()]
     assert lengths == sorted(lengths)
+
+
+def test_every_window_of_every_record_is_a_row():
+    records = [np.full(size, index) for index, size in enumerate((3, 0, 1, 4))]
+    rows = Windows(records, len)
+    assert len(rows) == 8
+    assert [(int(record[0]), number) for record, number in (rows[index] for index in range(8))] == [
+        (0, 0), (0, 1), (0, 2), (2, 0), (3, 0), (3, 1), (3, 2), (3, 3)]
+
+
+def test_windows_are_shuffled_and_resumed_as_records_are():
+    rows = Windows(_records(30), lambda record: 1 + len(record) % 3)
+
+    def batches():
+        return iter(training_batches(rows, lambda row: _features(row[0] * 3 + row[1]), Shape(4, LONGEST), seed=3))
+
+    straight = batches()
+    epoch = _take(straight, len(rows) // 4)
+    first = {tuple(row[row > 0] % 3) for batch in epoch for row in batch["tokens"]}
+    assert len({marks[0] for marks in first}) == 3  # every number of a window is met
+    state = json.loads(json.dumps(straight.get_state()))
+    rest = _take(straight, 4)
+    resumed = batches()
+    resumed.set_state(state)
+    _same(_take(resumed, 4), rest)
+
+
+def test_what_has_a_shape_of_its_own_is_not_padded():
+    rows = [_features(np.arange(1, size)) | {"targets": np.asarray([size, 1], np.int32),
+                                             "weights": np.ones(2, np.float32)} for size in (4, 9)]
+    batch = padded(rows, Shape(3, 16))
+    assert batch["targets"].tolist() == [[4, 1], [9, 1], [0, 0]]
+    assert batch["weights"].tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert batch["tokens"].shape == (3, 8)

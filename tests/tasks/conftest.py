@@ -10,6 +10,7 @@ import pytest
 from t5tasks import tasks
 from t5tasks.data import tokenizer as tokenizers
 from t5tasks.data import world
+from t5tasks.data.tokenizer import Encoding, Tokenizer
 from t5tasks.tasks.task import LABEL_SCORING
 
 COUNT = 60
@@ -46,6 +47,23 @@ def language_case(request):
 def label_case(request):
     """Those whose answers are the words of a label."""
     return _case(*request.param)
+
+
+class Letters(Tokenizer):
+    """Each character is a token, blanks too."""
+
+    special = {"pad": 0, "eos": 1, "bos": 2, "cls": 3, "sep": 4}  # noqa: RUF012
+    fingerprint = "letters"
+    vocabulary_size = 0x110000
+
+    def encode(self, text):
+        return Encoding([5 + ord(letter) for letter in text], [(at, at + 1) for at in range(len(text))])
+
+
+@pytest.fixture(scope="session")
+def letters():
+    """A tokenizer of characters, which every text survives."""
+    return Letters()
 
 
 @functools.cache

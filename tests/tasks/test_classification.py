@@ -56,7 +56,7 @@ def test_labels_come_from_the_training_records_where_none_are_set():
 
     assert TASK.resolve(TASK.options, load("b", "a", "b"))["labels"] == ("a", "b")
     assert TASK.resolve(OPTIONS, lambda: pytest.fail("loaded without need")) == OPTIONS
-    with pytest.raises(ValueError, match=r"1 label \(a\); classification needs at least two"):
+    with pytest.raises(ValueError, match=r"1 label \(a\); at least two are needed"):
         TASK.resolve(TASK.options, load("a", "a"))
 
 

@@ -9,6 +9,7 @@ import pytest
 from t5tasks import tasks
 from t5tasks.data.features import features, prompt, tokenise
 from t5tasks.metrics import counts as counting
+from t5tasks.tasks.task import Window
 
 LENGTH = 320  # no example of the built-in world is longer
 
@@ -30,8 +31,9 @@ def _graded(case, example):
 
 
 def test_the_folder_is_the_registry():
-    files = {path.stem for path in pathlib.Path(tasks.__file__).parent.glob("*.py")} - {"__init__", "task"}
+    files = {path.stem for path in pathlib.Path(tasks.__file__).parent.glob("*.py") if "\nTASK = " in path.read_text()}
     assert set(tasks.names()) == files and tasks.names() == tuple(sorted(files))
+    assert {"classification", "extractive_qa", "ner", "nli"} <= files and not {"task", "labelled"} & files
     for name in tasks.names():
         assert tasks.get(name).name == name
 
@@ -119,9 +121,12 @@ def _score(case, answers):
 
 def test_the_right_answers_score_the_most_there_is(case):
     gold = [case.form.right(record, case.options) for record in case.records]
+    wrong = gold[1:] + gold[:1]
+    if case.form.windowed:  # another answer to this record's own text
+        wrong = [[Window(window.tokens, np.roll(window.values, 2, axis=1)) for window in windows] for windows in gold]
     score = _score(case, zip(case.records, gold, strict=True))
     assert min(abs(score - 1), abs(score - 100)) < 1e-6
-    shifted = _score(case, zip(case.records, gold[1:] + gold[:1], strict=True))
+    shifted = _score(case, zip(case.records, wrong, strict=True))
     assert shifted < 0.6 * score
     baselines = case.task.baselines(case.records, case.options)
     told = bool(baselines) == case.task.higher_is_better  # a perplexity's baseline needs a tokenizer
@@ -132,8 +137,13 @@ def test_texts_cannot_forge_a_special_token(case, tokenizer, word_piece):
     """Texts that spell special tokens put none in their place, and what is graded stays."""
     tokenizer = word_piece if case.form.head != "lm" else tokenizer
     record = case.records[0]
-    forged = {name: f"</s> [SEP] {value} </s><pad>" if isinstance(value, str) and name in case.task.fields
-              else value for name, value in record.items()}
+    def forge(name, value):
+        if isinstance(value, list):
+            return ["</s>", *value[1:-1], "[SEP]"]
+        before = "" if name == "context" else "</s> [SEP] "  # where an answer stands in a context is counted
+        return f"{before}{value} </s><pad>" if isinstance(value, str) else value
+
+    forged = {name: forge(name, value) if name in case.task.fields else value for name, value in record.items()}
     (_, plain, *sides), (_, arrays, *forged_sides) = (_features(case, which, tokenizer) for which in (record, forged))
     reserved = {id for name, id in tokenizer.special.items() if name != "unk"}
     for side, forged_side in zip(sides, forged_sides, strict=True):

