@@ -104,7 +104,14 @@ class Program:
                             max_new_tokens=self.max_new_tokens, alternatives=self.alternatives)
 
 
+    def cache(self, params: Any, rows: int, capacity: int, inputs: Any) -> Any:
+        """A cache without tokens."""
+        return self.start(params, rows, capacity, inputs)
+
+
+# For their shapes, which are found once.
 _read = jax.jit(Program.read, static_argnames=("self", "capacity"))
+_cache = jax.jit(Program.cache, static_argnames=("self", "rows", "capacity"))
 
 
 def generate_all(step: Step, start: Start, params: Any, prompts: Iterable[Prompt], slots: Slots, *,
@@ -140,8 +147,8 @@ def generate_all(step: Step, start: Start, params: Any, prompts: Iterable[Prompt
         taken = [ahead.popleft() for _ in range(min(len(free), len(ahead)))]
         needed = max((slots.capacity(prompt) for _, prompt in taken), default=0)
         if needed > capacity:
-            larger = _empty(program, params, slots, needed, taken[0][1], constants)
-            held, capacity = (held[0], _moved(program, held[1], larger[1].cache), held[2]), needed
+            larger = _empty_cache(program, params, slots, needed)
+            held, capacity = (held[0], _moved(program, held[1], larger), held[2]), needed
         for batch in _batches(taken, slots):
             rows = [free.pop() for _ in batch]
             held = _refill(program, params, *held, np.asarray(rows, np.int32), *_joined(batch, slots), *constants)
@@ -211,19 +218,35 @@ def _joined(batch: Sequence[tuple[int, Prompt]], slots: Slots) -> tuple[Any, ...
 
 def _empty(program: Program, params: Any, slots: Slots, capacity: int, first: Prompt, constants: tuple[Any, ...]
            ) -> tuple[jax.Array, State, Request]:
-    """Slots in which nothing is under way, of the shapes that slots.count of the widest prompts would have."""
-    def many(array: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((slots.count, *np.shape(array)), array.dtype)
-
-    inputs = None if slots.inputs is None else {name: many(array) for name, array in slots.inputs.items()}
-    settings = jax.tree.map(lambda array: many(array[0]), first.settings)
-    tokens, lengths, keys = many(np.zeros(slots.widths[-1], np.int32)), many(np.int32(0)), many(np.zeros(2, np.uint32))
+    """Slots in which nothing is under way: of the shapes that slots.count of the widest prompts would have, and
+    with a cache of this capacity."""
+    settings = jax.tree.map(lambda array: _many(array[0], slots), first.settings)
+    tokens, lengths, keys = (_many(np.zeros(shape, kind), slots) for shape, kind in (
+        (slots.widths[-1], np.int32), ((), np.int32), (2, np.uint32)))
     logits, state, request = _read.eval_shape(
-        program, params, tokens, lengths, capacity, inputs, settings, keys, *constants)
-    leaves, structure = jax.tree.flatten((logits, state, dataclasses.replace(request, eos=None, pieces=None)))
-    logits, state, request = jax.tree.unflatten(structure, _zeros(tuple(leaves), program.sharding))
-    state = dataclasses.replace(state, ended=~state.ended)
+        program, params, tokens, lengths, slots.widths[-1], _inputs(slots), settings, keys, *constants)
+    parts = (logits, dataclasses.replace(state, cache=None), dataclasses.replace(request, eos=None, pieces=None))
+    logits, state, request = _zeros_of(parts, program)
+    state = dataclasses.replace(state, ended=~state.ended, cache=_empty_cache(program, params, slots, capacity))
     return logits, state, dataclasses.replace(request, eos=constants[0], pieces=constants[2])
+
+
+def _empty_cache(program: Program, params: Any, slots: Slots, capacity: int) -> Any:
+    return _zeros_of(_cache.eval_shape(program, params, slots.count, capacity, _inputs(slots)), program)
+
+
+def _inputs(slots: Slots) -> dict[str, jax.ShapeDtypeStruct] | None:
+    return None if slots.inputs is None else {name: _many(array, slots) for name, array in slots.inputs.items()}
+
+
+def _many(array: Any, slots: Slots) -> jax.ShapeDtypeStruct:
+    """The shape of one such array a slot."""
+    return jax.ShapeDtypeStruct((slots.count, *np.shape(array)), array.dtype)
+
+
+def _zeros_of(shapes: Any, program: Program) -> Any:
+    leaves, structure = jax.tree.flatten(shapes)
+    return jax.tree.unflatten(structure, _zeros(tuple(leaves), program.sharding))
 
 
 @partial(jax.jit, static_argnames=("shapes", "sharding"))

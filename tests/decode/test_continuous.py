@@ -198,12 +198,14 @@ def quick_to_compile():
 @pytest.mark.parametrize(("name", "mesh"), [(name, False) for name in MODELS] + [("decoder", True)])
 @pytest.mark.usefixtures("quick_to_compile")
 def test_real_models_give_the_tokens_of_each_prompt_alone(name, mesh):
-    """Encoded sources of other widths and images come into the slots too, and slots lie spread over devices."""
+    """Encoded sources of other widths and images come into the slots too, slots that begin narrower than the
+    widest prompt grow, and they lie spread over devices."""
     model = Model(MODELS[name])
-    params, prompts = jax.jit(model.init)(jax.random.key(1)), list(real_prompts(name, 12))
+    params = jax.jit(model.init)(jax.random.key(1))
+    prompts = sorted(real_prompts(name, 12), key=lambda prompt: len(prompt.tokens))
     greatest = max((prompt.inputs for prompt in prompts), default=None,
                    key=lambda inputs: sum(map(np.size, (inputs or {}).values())))
-    shape = decode.Slots(3, WIDTHS, NEW, refills=(1, 2), inputs=greatest, capacities=(8,))
+    shape = decode.Slots(3, WIDTHS, NEW, refills=(1, 2), inputs=greatest, capacities=(6, 10))
     if mesh:
         devices = sharding.make_mesh(8, 1, 1)
         params = jax.device_put(params, sharding.replicated(devices))
