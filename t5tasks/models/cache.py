@@ -7,6 +7,9 @@ lie at the start of their rows, and what a padded token wrote is overwritten by 
 
     lengths = [2, 4]        keys[layer] = [[k0, k1, --, --, --, --],
     capacity = 6                           [k0, k1, k2, k3, --, --]]
+
+Heads come before slots, as attention's matrix products want them: with slots first, XLA turned the
+whole cache over at every step.
 """
 
 import dataclasses
@@ -18,10 +21,10 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    keys: tuple[jax.Array, ...]  # L of float[B, capacity, K, H]
-    values: tuple[jax.Array, ...]  # L of float[B, capacity, K, H]
+    keys: tuple[jax.Array, ...]  # L of float[B, K, capacity, H]
+    values: tuple[jax.Array, ...]  # L of float[B, K, capacity, H]
     lengths: jax.Array  # int32[B]
-    memory_keys: tuple[jax.Array, ...] = ()  # L of float[B, S, K, H], encoder-decoder only
+    memory_keys: tuple[jax.Array, ...] = ()  # L of float[B, K, S, H], encoder-decoder only
     memory_values: tuple[jax.Array, ...] = ()
     memory_segments: jax.Array | None = None  # int32[B, S], 0 where padding
     image_features: jax.Array | None = None  # float[B, I * P, D], of the images that the prompt will name
@@ -31,7 +34,7 @@ class Cache:
     @property
     def capacity(self) -> int:
         """The most tokens a row can hold."""
-        return self.keys[0].shape[1]
+        return self.keys[0].shape[2]
 
     @property
     def reads_whole(self) -> bool:
@@ -75,17 +78,17 @@ class Cache:
 
 def empty(batch: int, capacity: int, layers: int, kv_heads: int, head_size: int,
           dtype: jnp.dtype) -> Cache:
-    """A cache without tokens: zeros of [batch, capacity, kv_heads, head_size], a pair a layer."""
+    """A cache without tokens: zeros of [batch, kv_heads, capacity, head_size], a pair a layer."""
     def zeros() -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros((batch, capacity, kv_heads, head_size), dtype) for _ in range(layers))
+        return tuple(jnp.zeros((batch, kv_heads, capacity, head_size), dtype) for _ in range(layers))
 
     return Cache(keys=zeros(), values=zeros(), lengths=jnp.zeros(batch, jnp.int32))
 
 
 def write(stored: jax.Array, new: jax.Array, starts: jax.Array) -> jax.Array:
-    """Writes new[B, T, K, H] into stored[B, capacity, K, H] from slot starts[b] of each row."""
+    """Writes new[B, T, K, H] into stored[B, K, capacity, H] from slot starts[b] of each row."""
     if new.shape[1] == 1:  # one token a row: a scatter, which XLA does in place
         rows = jnp.arange(stored.shape[0])
-        return stored.at[rows, starts].set(new[:, 0], mode="drop", unique_indices=True)
-    update = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 0))
-    return update(stored, new, starts)
+        return stored.at[rows, :, starts].set(new[:, 0], mode="drop", unique_indices=True)
+    update = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 1))
+    return update(stored, jnp.swapaxes(new, 1, 2), starts)

@@ -153,7 +153,7 @@ class Model:
         block = Block(self.config, cross=True)
         layers = self.unrolled_form(parameters["decoder"])
         projected: Any = block.apply({"params": layers[f"layer_{layer}"]}, memory, method="project_memory")
-        return projected
+        return jax.tree.map(lambda array: jnp.swapaxes(array, 1, 2), projected)
 
     def _call(self, method: str, parameters: Parameters, *arguments: Any,
               dropout_key: jax.Array | None = None) -> Any:
