@@ -80,13 +80,20 @@ def serve(folder: pathlib.Path) -> None:
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: programs.append(seconds) if "backend_compile" in event else None)
     loaded = pretrained.load(folder / "transformers")
-    model, parameters = loaded.model, jax.block_until_ready(loaded.parameters)
+    model = loaded.model
+    forms: dict[int, Any] = {}
     encodes = model.config.architecture == "encoder_decoder"
     start = jax.jit(model.start, static_argnums=(1, 2))
     eos = np.zeros(0, np.int32)
 
+    def prepared(rows: int) -> Any:
+        if rows not in forms:
+            forms[rows] = model.prepared(loaded.parameters, rows)
+        return forms[rows]
+
     def run(prompts: list[list[int]], method: str, new_tokens: int) -> np.ndarray:
         rows, ids = len(prompts), np.asarray(prompts, np.int32)
+        parameters = prepared(rows * BEAMS if method == "beam" else rows)
         tokens = np.zeros((rows, 1), np.int32) if encodes else ids
         cache = start(parameters, rows, tokens.shape[1] + new_tokens, {"source_tokens": ids} if encodes else None)
         lengths = np.full(rows, tokens.shape[1], np.int32)
@@ -141,7 +148,7 @@ def spread(values: list[float]) -> str:
 
 def compare(folder: pathlib.Path, shape: str, threads: int, arguments: argparse.Namespace) -> None:
     """Prints the lines of one shape and thread count."""
-    peers = [] if not arguments.peer else [TRANSFORMERS] + [CTRANSLATE2] * (shape == "t5")
+    peers = [name for name in arguments.peers if arguments.peer and (shape == "t5" or name == TRANSFORMERS)]
     cases = list(itertools.product(arguments.batch, arguments.methods))
     vocabulary = json.loads((folder / "transformers" / "config.json").read_text())["vocab_size"]
 
@@ -174,7 +181,7 @@ def compare(folder: pathlib.Path, shape: str, threads: int, arguments: argparse.
             again = sum(answers[OURS]["programs"] for answers in rounds)
             print(f"{line}   compile {compiled[rows, method]['seconds'] - steady:.1f} s, cached "
                   f"{first['seconds'] - steady:.2f} s, recompiled {again}"
-                  + (f"   {asked[TRANSFORMERS]['cache']}" if peers else ""), flush=True)
+                  + (f"   {asked[TRANSFORMERS]['cache']}" if TRANSFORMERS in peers else ""), flush=True)
 
 
 def main() -> None:
@@ -182,6 +189,7 @@ def main() -> None:
     words = lambda text: text.split(",")  # noqa: E731
     numbers = lambda text: [int(part) for part in text.split(",")]  # noqa: E731
     parser.add_argument("--peer", help="an interpreter with torch, transformers and ctranslate2")
+    parser.add_argument("--peers", type=words, default=[TRANSFORMERS, CTRANSLATE2])
     parser.add_argument("--shape", type=words, default=["t5", "decoder"])
     parser.add_argument("--methods", type=words, default=["greedy", "nucleus", "beam"])
     parser.add_argument("--batch", type=numbers, default=[1, 16])

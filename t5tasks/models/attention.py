@@ -86,17 +86,21 @@ def _capped_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, ma
 
 def _cached_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array,
                       bias: jax.Array | None, cap: float) -> jax.Array:
-    """float[B, T, N, H] of queries float[B, T, N, H] among keys and values float[B, K, S, H].
+    """float[B * J, T, N, H] of queries float[B * J, T, N, H] among keys and values float[B, K, S, H].
 
-    What all queries of a key head ask is one matrix product, softmax in f32.
+    Rows of beams lie side by side. What all queries of a key head ask is one matrix product, softmax in f32.
+
+    Args:
+      mask: bool[B, 1, S] or bool[B * J, T, S]. bias: float[1 or B, N, 1 or J * T, S].
     """
-    (batch, length, heads, size), (kv_heads, slots) = queries.shape, keys.shape[1:3]
-    groups = heads // kv_heads
+    (rows, length, heads, size), (batch, kv_heads, slots, _) = queries.shape, keys.shape
+    groups, length = heads // kv_heads, rows * length // batch
+    mask = mask.reshape(batch, -1, slots)
     asked = queries.reshape(batch, length, kv_heads, groups, size).swapaxes(1, 2)  # BKTGH
     scores = _scores(asked.reshape(batch, kv_heads, length * groups, size), keys)
     scores = capped(scores.reshape(batch, kv_heads, length, groups, slots), cap)
     if bias is not None:
-        scores += bias.reshape(bias.shape[0], kv_heads, groups, length, slots).swapaxes(2, 3)
+        scores += bias.reshape(bias.shape[0], kv_heads, groups, -1, slots).swapaxes(2, 3)
     scores = jnp.where(mask[:, None, :, None], scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     mixed = jnp.einsum("BKMS,BKSH->BKMH", weights.reshape(batch, kv_heads, length * groups, slots), values)
@@ -105,6 +109,10 @@ def _cached_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, ma
 
 def _scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
     """f32[B, K, M, S] of float[B, K, M, H] and float[B, K, S, H]."""
+    if 1 < queries.shape[2] <= 16 and jax.default_backend() == "cpu":
+        # The keys as the left operand, which XLA does not repack: 0.73 ms against 1.38 ms (B 16, K 8, M 4, S 256).
+        return jnp.swapaxes(jax.lax.optimization_barrier(jnp.einsum(
+            "BKSH,BKMH->BKSM", keys, queries, preferred_element_type=jnp.float32)), 2, 3)
     return jnp.einsum("BKMH,BKSH->BKMS", queries, keys, preferred_element_type=jnp.float32)
 
 

@@ -20,6 +20,23 @@ import jax.numpy as jnp
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Kinship:
+    """How J beams share one row of keys and values: the prompt once, then the J tokens of each step.
+
+    A beam that goes on from another one leaves everything where it is and takes over its ancestry:
+    at step n, what beam j sees as its own token is the one that beam ancestry[j, n] wrote.
+
+        slots  [p0, p1, p2,  a0, b0, c0,  a1, b1, c1]     ancestry = [[0, 0, ...],    beams b and c
+                                                                      [0, 1, ...],    both went on
+                                                                      [0, 2, ...]]    from a0
+    """
+
+    ancestry: jax.Array  # int32[B, J, N]
+    prompt_lengths: jax.Array  # int32[B]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Cache:
     keys: tuple[jax.Array, ...]  # L of float[B, K, capacity, H]
     values: tuple[jax.Array, ...]  # L of float[B, K, capacity, H]
@@ -30,6 +47,7 @@ class Cache:
     image_features: jax.Array | None = None  # float[B, I * P, D], of the images that the prompt will name
     image_features_used: jax.Array | None = None  # int32[B]
     prefix_lengths: jax.Array | None = None  # int32[B], slots that all see, where a prompt is a prefix
+    kinship: Kinship | None = None  # of beams: keys, values and memory have B rows, all else B * J
 
     @property
     def capacity(self) -> int:
@@ -47,6 +65,8 @@ class Cache:
 
     def reorder(self, rows: jax.Array) -> "Cache":
         """Like `take`, for rows that stay within one example: its memory is the same for all."""
+        if self.kinship is not None:
+            return self._adopted(self.kinship, rows)
         moved = [jax.tree.map(lambda array: jnp.take(array, rows, axis=0), part)
                  for part in (self.keys, self.values, self.lengths)]
         return dataclasses.replace(self, keys=moved[0], values=moved[1], lengths=moved[2])
@@ -71,9 +91,70 @@ class Cache:
 
     def grow(self, capacity: int) -> "Cache":
         """The same rows with more slots."""
-        more = ((0, 0), (0, capacity - self.capacity), (0, 0), (0, 0))
+        more = ((0, 0), (0, 0), (0, capacity - self.capacity), (0, 0))
         return dataclasses.replace(self, keys=tuple(jnp.pad(keys, more) for keys in self.keys),
                                    values=tuple(jnp.pad(values, more) for values in self.values))
+
+
+    def expand(self, beams: int, new_tokens: int) -> "Cache":
+        """`beams` rows in the place of each, side by side, with room for `new_tokens` more, one at a time.
+
+        They share prompt, memory and each other's tokens: after this only `reorder` moves them.
+        """
+        def repeated(array: jax.Array | None) -> jax.Array | None:
+            return None if array is None else jnp.repeat(array, beams, axis=0)
+
+        def extended(stored: jax.Array) -> jax.Array:
+            prompt = stored[:, :, :self.capacity - new_tokens]
+            return jnp.pad(prompt, ((0, 0), (0, 0), (0, beams * new_tokens), (0, 0)))
+
+        batch = self.lengths.shape[0]
+        own = jnp.broadcast_to(jnp.arange(beams, dtype=jnp.int32)[:, None], (batch, beams, new_tokens))
+        return dataclasses.replace(
+            self, keys=tuple(extended(keys) for keys in self.keys),
+            values=tuple(extended(values) for values in self.values), lengths=jnp.repeat(self.lengths, beams),
+            image_features=repeated(self.image_features), image_features_used=repeated(self.image_features_used),
+            prefix_lengths=repeated(self.prefix_lengths), kinship=Kinship(own, self.lengths))
+
+    def _adopted(self, kinship: Kinship, rows: jax.Array) -> "Cache":
+        batch, beams, steps = kinship.ancestry.shape
+        parents = rows.reshape(batch, beams) - jnp.arange(batch, dtype=jnp.int32)[:, None] * beams
+        lengths = jnp.take(self.lengths, rows)
+        inherited = jnp.take_along_axis(kinship.ancestry, parents[..., None], axis=1)
+        written = jnp.arange(steps) < (lengths.reshape(batch, beams) - kinship.prompt_lengths[:, None])[..., None]
+        own = jnp.arange(beams, dtype=jnp.int32)[:, None]
+        return dataclasses.replace(self, lengths=lengths, kinship=dataclasses.replace(
+            kinship, ancestry=jnp.where(written, inherited, own)))
+
+    def places(self) -> tuple[jax.Array, jax.Array | None]:
+        """(int32[1 or B, S]: the position of what each slot holds; bool[B, J, S]: whose it is, None without beams).
+
+        Positions of slots that are not yet filled lie after all that are.
+        """
+        slots = jnp.arange(self.capacity)
+        if self.kinship is None:
+            return slots[None], None
+        batch, beams, steps = self.kinship.ancestry.shape
+        prompt = slots.size - beams * steps
+        step, writer = jnp.maximum(slots - prompt, 0) // beams, (slots - prompt) % beams
+        lengths = self.kinship.prompt_lengths[:, None]
+        positions = jnp.where(slots < prompt, slots, lengths + step)
+        kin = jnp.take(self.kinship.ancestry, step, axis=2) == writer
+        held = (slots < jnp.minimum(lengths, prompt))[:, None]
+        return positions, jnp.where(slots < prompt, held, kin)
+
+    @property
+    def beams(self) -> int:
+        """Rows that share each row of keys and values."""
+        return 1 if self.kinship is None else self.kinship.ancestry.shape[1]
+
+    def starts(self) -> jax.Array:
+        """int32[B]: the slot that each row of keys and values is written at next."""
+        if self.kinship is None:
+            return self.lengths
+        batch, beams, steps = self.kinship.ancestry.shape
+        step = self.lengths.reshape(batch, beams)[:, 0] - self.kinship.prompt_lengths
+        return self.capacity - beams * (steps - step)
 
 
 def empty(batch: int, capacity: int, layers: int, kv_heads: int, head_size: int,
@@ -87,6 +168,8 @@ def empty(batch: int, capacity: int, layers: int, kv_heads: int, head_size: int,
 
 def write(stored: jax.Array, new: jax.Array, starts: jax.Array) -> jax.Array:
     """Writes new[B, T, K, H] into stored[B, K, capacity, H] from slot starts[b] of each row."""
+    if stored.shape[0] < new.shape[0]:  # beams share a row: a token of each, side by side
+        new = new.reshape(stored.shape[0], -1, *new.shape[2:])
     if new.shape[1] == 1:  # one token a row: a scatter, which XLA does in place
         rows = jnp.arange(stored.shape[0])
         return stored.at[rows, :, starts].set(new[:, 0], mode="drop", unique_indices=True)

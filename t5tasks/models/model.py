@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from t5tasks.models import cache as cache_functions
+from t5tasks.models import prepared as preparing
 from t5tasks.models import stack
 from t5tasks.models.block import Block
 from t5tasks.models.cache import Cache
@@ -62,6 +63,12 @@ class Model:
     def unrolled_form_shapes(self, running: Any) -> Any:
         """`unrolled_form` of a tree of shapes."""
         return jax.eval_shape(self.unrolled_form, running)
+
+    def prepared(self, parameters: Parameters, rows: int, weights: str = "float32", consume: bool = False
+                 ) -> Parameters:
+        """The parameters as `start`, `step` and `score` read them fastest for so many rows; see `models.prepared`."""
+        ready: Parameters = preparing.prepared(self.config, parameters, rows, weights, consume)
+        return ready
 
     def hidden(self, parameters: Parameters, inputs: Inputs, dropout_key: jax.Array | None = None
                ) -> jax.Array:
