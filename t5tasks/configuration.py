@@ -75,13 +75,14 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # forced_eos: an answer cut at max_new_tokens ends with EOS. prefill_chunk: tokens of a prompt read at
         # once, which bounds the memory that long prompts need; 0 for whole prompts. slots: texts under way
         # together, an ended one's place given to the next prompt at once; 0: static batches of
-        # batch.evaluation_size, as beam search, several processes and a tensor mesh always have them.
+        # batch.evaluation_size, as beam search, several processes and a tensor mesh always have them. weights: int8
+        # rounds matrices, and what they are multiplied by, to eight bits: see models/prepared.py.
         "decode": {"method": "greedy", "samples": 1, "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
                    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
                    "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
                    "bad_words": (), "stop": (), "prefix": "", "forced_eos": False, "beams": 4,
                    "length_penalty": 1.0, "early_stopping": False, "length_normalised": False,
-                   "prefill_chunk": 0, "slots": 0},
+                   "prefill_chunk": 0, "slots": 0, "weights": "full"},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     })
     return config.lock()

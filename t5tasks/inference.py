@@ -26,6 +26,7 @@ from t5tasks.experiment import Experiment, check_ids
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
+from t5tasks.models.prepared import FORMS as WEIGHTS
 from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Options, Prediction, Record, Task
 from t5tasks.training import step as training_step
 
@@ -68,11 +69,14 @@ class Predictor:
         if settings.method == "beam" and settings.stop:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
+        if settings.weights not in WEIGHTS:
+            raise ValueError(f"config.decode.weights is {settings.weights!r}, expected one of {', '.join(WEIGHTS)}")
         self._choice(1)
         if settings.slots < 0:
             raise ValueError(f"config.decode.slots is {settings.slots}, expected 0 (static batches) or more")
         if self._refills:
             sharding.check_batch(experiment.mesh, settings.slots, "config.decode.slots")
+        self._prepared: tuple[Any, Any] = (None, None)  # the last parameters that were decoded with, and their form
         self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
         self._classify = jax.jit(
             lambda parameters, inputs: jax.nn.softmax(
@@ -89,10 +93,12 @@ class Predictor:
         Every record stands in the batch, or has the neighbours in the slots, that it would have without
         `skip`: among others, its answer could differ in the last bits.
         """
+        method = self.experiment.form.answers_by
+        if method != CLASSES:
+            parameters = self._decoding_form(parameters)
         if self._refills:
             yield from self._texts_of_slots(parameters, records, skip)
             return
-        method = self.experiment.form.answers_by
         answer = {CLASSES: self._classes, LABEL_SCORING: self._labels}.get(method, self._texts)
         first = skip - skip % (WINDOW * self._prompt_shape.size)
         rows = ((index, self._prompt(record))
@@ -106,6 +112,15 @@ class Predictor:
             while next_index in waiting:
                 yield waiting.pop(next_index)
                 next_index += 1
+
+    def _decoding_form(self, parameters: Any) -> Any:
+        """The parameters as decoding reads them fastest."""
+        if self._prepared[0] is not parameters:
+            settings = self.experiment.config.decode
+            batch = settings.slots if self._refills else self._prompt_shape.size
+            rows = batch * (settings.beams if settings.method == "beam" else settings.samples)
+            self._prepared = (parameters, self.experiment.model.prepared(parameters, rows, settings.weights))
+        return self._prepared[1]
 
     def predictions(self, parameters: Any, records: Iterable[Record], skip: int = 0
                     ) -> Iterator[tuple[Record, Prediction]]:

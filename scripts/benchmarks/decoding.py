@@ -166,7 +166,7 @@ def compare(folder: pathlib.Path, shape: str, threads: int, arguments: argparse.
             first = workers[OURS].ask(**asked[OURS])
             if TRANSFORMERS in workers:  # the best of its caches
                 tries = {cache: [workers[TRANSFORMERS].ask(**request(rows, method, cache=cache))["seconds"]
-                                 for _ in range(2)] for cache in CACHES}
+                                 for _ in range(1 + (rows == 1))] for cache in CACHES}
                 asked[TRANSFORMERS]["cache"] = min(tries, key=lambda cache: min(tries[cache]))
             if CTRANSLATE2 in workers:
                 workers[CTRANSLATE2].ask(**asked[CTRANSLATE2])

@@ -64,7 +64,7 @@ class Model:
         """`unrolled_form` of a tree of shapes."""
         return jax.eval_shape(self.unrolled_form, running)
 
-    def prepared(self, parameters: Parameters, rows: int, weights: str = "float32", consume: bool = False
+    def prepared(self, parameters: Parameters, rows: int, weights: str = "full", consume: bool = False
                  ) -> Parameters:
         """The parameters as `start`, `step` and `score` read them fastest for so many rows; see `models.prepared`."""
         ready: Parameters = preparing.prepared(self.config, parameters, rows, weights, consume)

@@ -30,16 +30,16 @@ from t5tasks.models import adapters, stack
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.layers import Rows, compute_dtype
 
-FORMS = ("float32", "int8")
+FORMS = ("full", "int8")
 
 
-def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "float32", consume: bool = False
+def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "full", consume: bool = False
              ) -> Any:
     """The tree that decoding `rows` sequences at a time should be given; training cannot use it.
 
     Args:
       rows: sequences (with beams: all beams of all examples) of a step.
-      weights: float32, the numbers as they are; int8, matrices rounded to eight bits, a scale for each output.
+      weights: full, the numbers as they are; int8, matrices rounded to eight bits, a scale for each output.
       consume: free each array of `parameters` as soon as its new form stands, so that there is never more
         than one of them twice.
 
