@@ -2,7 +2,7 @@
 """Random weights in; a table out: our decoding beside transformers' `generate` and CTranslate2, on a CPU.
 
     python scripts/benchmarks/decoding.py --peer=PYTHON [--shape=t5,decoder] [--methods=greedy,nucleus,beam]
-        [--batch=1,16] [--threads=1,2] [--rounds=5] [--weights=float32,int8]
+        [--batch=1,16] [--threads=1,2] [--rounds=5] [--weights=full,int8]
 
 PYTHON is an interpreter with torch, transformers and ctranslate2 (`decoding_peer.py`); without one, ours
 runs alone. All run the same weights in f32: T5-small's shape (6 + 6 layers, 512 wide, vocabulary 32,128) and
@@ -74,26 +74,29 @@ def serve(folder: pathlib.Path) -> None:
     import numpy as np
 
     from t5tasks import decode, pretrained
+    from t5tasks.models.model import Model
 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     programs: list[float] = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, seconds, **_: programs.append(seconds) if "backend_compile" in event else None)
-    loaded = pretrained.load(folder / "transformers")
-    model = loaded.model
-    forms: dict[int, Any] = {}
+    jax.devices()
+    own = resident("VmRSS")
+    held: dict[tuple[int, str], Any] = {}
+    model = Model(pretrained.read_config(folder / "transformers"))
     encodes = model.config.architecture == "encoder_decoder"
     start = jax.jit(model.start, static_argnums=(1, 2))
     eos = np.zeros(0, np.int32)
 
-    def prepared(rows: int) -> Any:
-        if rows not in forms:
-            forms[rows] = model.prepared(loaded.parameters, rows)
-        return forms[rows]
+    def prepare(rows: int, weights: str) -> Any:
+        if (rows, weights) not in held:
+            held.clear()
+            loaded = pretrained.load(folder / "transformers")
+            held[rows, weights] = jax.block_until_ready(model.prepared(loaded.parameters, rows, weights, consume=True))
+        return held[rows, weights]
 
-    def run(prompts: list[list[int]], method: str, new_tokens: int) -> np.ndarray:
+    def run(parameters: Any, prompts: list[list[int]], method: str, new_tokens: int) -> np.ndarray:
         rows, ids = len(prompts), np.asarray(prompts, np.int32)
-        parameters = prepared(rows * BEAMS if method == "beam" else rows)
         tokens = np.zeros((rows, 1), np.int32) if encodes else ids
         cache = start(parameters, rows, tokens.shape[1] + new_tokens, {"source_tokens": ids} if encodes else None)
         lengths = np.full(rows, tokens.shape[1], np.int32)
@@ -109,12 +112,22 @@ def serve(folder: pathlib.Path) -> None:
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
+        rows = len(request["prompts"])
+        parameters = prepare(rows * BEAMS if request["method"] == "beam" else rows, request.pop("weights"))
         programs.clear()
+        pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         begun = time.perf_counter()
-        tokens = run(**request)
+        tokens = run(parameters, **request)
         seconds = time.perf_counter() - begun
         assert tokens.shape[1] == request["new_tokens"]
-        print(json.dumps({"seconds": seconds, "programs": len(programs), "compiling": sum(programs)}), flush=True)
+        print(json.dumps({"seconds": seconds, "programs": len(programs), "peak": resident("VmHWM") - own,
+                          "weights": sum(leaf.nbytes for leaf in jax.tree.leaves(parameters)) / 1e6}), flush=True)
+
+
+def resident(what: str) -> float:
+    """Megabytes of this process: VmRSS now, VmHWM at their peak."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
 def our_worker(folder: pathlib.Path, threads: int) -> Worker:
@@ -146,9 +159,11 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):5.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def compare(folder: pathlib.Path, shape: str, threads: int, arguments: argparse.Namespace) -> None:
+def compare(folder: pathlib.Path, shape: str, threads: int, weights: str, arguments: argparse.Namespace) -> None:
     """Prints the lines of one shape and thread count."""
     peers = [name for name in arguments.peers if arguments.peer and (shape == "t5" or name == TRANSFORMERS)]
+    if weights == "int8":  # transformers has none for a CPU
+        peers = [f"{name}-int8" for name in peers if name == CTRANSLATE2]
     cases = list(itertools.product(arguments.batch, arguments.methods))
     vocabulary = json.loads((folder / "transformers" / "config.json").read_text())["vocab_size"]
 
@@ -158,29 +173,32 @@ def compare(folder: pathlib.Path, shape: str, threads: int, arguments: argparse.
     compiled = {}
     with stopping({OURS: our_worker(folder, threads)}) as cold:  # fills the persistent cache
         for case in cases:
-            compiled[case] = cold[OURS].ask(**request(*case))
+            compiled[case] = cold[OURS].ask(**request(*case, weights=weights))
     with stopping({OURS: our_worker(folder, threads)}
                   | peer_workers(arguments.peer, peers, folder, threads)) as workers:
         for rows, method in cases:
-            asked = {name: request(rows, method, **({} if name == OURS else {"cache": CACHES[0]})) for name in workers}
+            asked = {name: request(rows, method, **({"weights": weights} if name == OURS else {"cache": CACHES[0]}))
+                     for name in workers}
             first = workers[OURS].ask(**asked[OURS])
             if TRANSFORMERS in workers:  # the best of its caches
                 tries = {cache: [workers[TRANSFORMERS].ask(**request(rows, method, cache=cache))["seconds"]
                                  for _ in range(1 + (rows == 1))] for cache in CACHES}
                 asked[TRANSFORMERS]["cache"] = min(tries, key=lambda cache: min(tries[cache]))
-            if CTRANSLATE2 in workers:
-                workers[CTRANSLATE2].ask(**asked[CTRANSLATE2])
+            for name in peers:
+                if name != TRANSFORMERS:
+                    workers[name].ask(**asked[name])
             rounds = [{name: workers[name].ask(**asked[name]) for name in workers} for _ in range(arguments.rounds)]
             seconds = {name: [answers[name]["seconds"] for answers in rounds] for name in workers}
-            line = f"{shape:8} {threads} {rows:3} {method:8}"
+            line = f"{shape:8} {weights:5} {threads} {rows:3} {method:8}"
             for name in (OURS, *peers):
                 line += f" {rows * NEW / statistics.median(seconds[name]):7.0f}"
             for name in peers:
-                line += "   " + spread([theirs / ours for theirs, ours in zip(seconds[name], seconds[OURS], strict=True)])
+                line += "   " + spread([each[name]["seconds"] / each[OURS]["seconds"] for each in rounds])
             steady = statistics.median(seconds[OURS])
             again = sum(answers[OURS]["programs"] for answers in rounds)
             print(f"{line}   compile {compiled[rows, method]['seconds'] - steady:.1f} s, cached "
-                  f"{first['seconds'] - steady:.2f} s, recompiled {again}"
+                  f"{first['seconds'] - steady:.2f} s, recompiled {again}, "
+                  f"peak {first['peak']:.0f} MB, of it weights {first['weights']:.0f} MB"
                   + (f"   {asked[TRANSFORMERS]['cache']}" if TRANSFORMERS in peers else ""), flush=True)
 
 
@@ -194,6 +212,7 @@ def main() -> None:
     parser.add_argument("--methods", type=words, default=["greedy", "nucleus", "beam"])
     parser.add_argument("--batch", type=numbers, default=[1, 16])
     parser.add_argument("--threads", type=numbers, default=[1, 2])
+    parser.add_argument("--weights", type=words, default=["full"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=pathlib.Path, help="where the models lie or are made; else a temporary one")
     parser.add_argument("--serve", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -208,8 +227,8 @@ def main() -> None:
             if not (folder / "transformers").exists():
                 script = str(pathlib.Path(__file__).with_name("decoding_peer.py"))
                 subprocess.run([arguments.peer, script, "make", shape, str(folder)], check=True, stdout=sys.stderr)
-            for threads in arguments.threads:
-                compare(folder, shape, threads, arguments)
+            for threads, weights in itertools.product(arguments.threads, arguments.weights):
+                compare(folder, shape, threads, weights, arguments)
 
 
 if __name__ == "__main__":

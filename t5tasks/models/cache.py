@@ -134,7 +134,7 @@ class Cache:
         slots = jnp.arange(self.capacity)
         if self.kinship is None:
             return slots[None], None
-        batch, beams, steps = self.kinship.ancestry.shape
+        _, beams, steps = self.kinship.ancestry.shape
         prompt = slots.size - beams * steps
         step, writer = jnp.maximum(slots - prompt, 0) // beams, (slots - prompt) % beams
         lengths = self.kinship.prompt_lengths[:, None]
@@ -171,7 +171,10 @@ def write(stored: jax.Array, new: jax.Array, starts: jax.Array) -> jax.Array:
     if stored.shape[0] < new.shape[0]:  # beams share a row: a token of each, side by side
         new = new.reshape(stored.shape[0], -1, *new.shape[2:])
     if new.shape[1] == 1:  # one token a row: a scatter, which XLA does in place
-        rows = jnp.arange(stored.shape[0])
-        return stored.at[rows, :, starts].set(new[:, 0], mode="drop", unique_indices=True)
+        rows, new = jnp.arange(stored.shape[0]), new[:, 0]
+        if rows.size == 1:
+            # Twice the same: XLA turns a scatter of one row into a select over the whole, and copies that at each step.
+            rows, new, starts = (jnp.concatenate([array, array]) for array in (rows, new, starts))
+        return stored.at[rows, :, starts].set(new, mode="drop", unique_indices=stored.shape[0] > 1)
     update = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 1))
     return update(stored, jnp.swapaxes(new, 1, 2), starts)

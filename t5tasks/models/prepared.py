@@ -19,7 +19,6 @@ are turned into f32 first are no faster than f32 (24 ms for the last line, again
 On accelerators weights are held in the dtype that they are multiplied in, else nothing changes.
 """
 
-import dataclasses
 import math
 from typing import Any
 
@@ -58,7 +57,7 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
 
     def form(path: str, leaf: jax.Array) -> Any:
         is_table, is_kernel = path == "embedding", path.endswith("/kernel")
-        if not is_table and not is_kernel or path.startswith("vision/") or "/layers/" in path:
+        if (not is_table and not is_kernel) or path.startswith("vision/") or "/layers/" in path:
             return leaf
         if is_table:
             if weights == "int8":
