@@ -53,7 +53,7 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
 
     def is_turned(inputs: int, outputs: int, path: str) -> bool:
         # An encoder reads whole sources: with thousands of rows, kernels are best as they are.
-        return on_cpu and not path.startswith("encoder/") and (rows > 1 or inputs >= outputs)
+        return on_cpu and not path.startswith("encoder/") and (rows > 1 or inputs > outputs)
 
     def form(path: str, leaf: jax.Array) -> Any:
         is_table, is_kernel = path == "embedding", path.endswith("/kernel")
@@ -71,6 +71,9 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
             return _take(leaf, consume, lambda kernel: _rounded(kernel.reshape(inputs, outputs).T))
         if is_turned(inputs, outputs, path):
             return _take(leaf, consume, lambda kernel: Rows(kernel.reshape(inputs, outputs).T.astype(dtype)))
+        if on_cpu and rows == 1 and path.startswith("decoder/"):  # with two axes: of more, XLA makes a copy first
+            return _take(leaf, consume,
+                         lambda kernel: Rows(kernel.reshape(inputs, outputs).astype(dtype), by_columns=True))
         return leaf.astype(dtype)
 
     def walk(path: str, node: Any) -> Any:
