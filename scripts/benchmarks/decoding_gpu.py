@@ -80,7 +80,7 @@ def theirs(config: ModelConfig, batch: int, prompt: int, new: int, rounds: int) 
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
         vocab_size=config.vocabulary, hidden_size=config.width, intermediate_size=config.feed_forward,
         num_hidden_layers=config.decoder_layers, num_attention_heads=config.heads, head_dim=config.head_size,
-        num_key_value_heads=config.kv_heads, tie_word_embeddings=False)).to(device, dtype).eval()
+        num_key_value_heads=config.kv_heads, tie_word_embeddings=False)).to(device, dtype).train(False)
     model.generation_config = transformers.GenerationConfig(eos_token_id=None, pad_token_id=0)
     ids = torch.randint(0, config.vocabulary, (batch, prompt), device=device)
 

@@ -72,7 +72,7 @@ class Transformers:
         config = transformers.AutoConfig.from_pretrained(folder / "transformers")
         self.encodes = config.model_type == "t5"
         kind = transformers.T5ForConditionalGeneration if self.encodes else transformers.LlamaForCausalLM
-        self.model = kind.from_pretrained(folder / "transformers", dtype=torch.float32).eval()
+        self.model = kind.from_pretrained(folder / "transformers", dtype=torch.float32)  # in evaluation mode
         # EOS off: no id ends a text.
         self.model.generation_config = transformers.GenerationConfig(
             eos_token_id=None, pad_token_id=0, decoder_start_token_id=0 if self.encodes else None)
