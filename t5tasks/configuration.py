@@ -80,13 +80,15 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # prompt_lookup, the longest n-gram to look up (0: off), guess draft_tokens ahead, which changes no
         # text but for rounding: see decode/speculate.py. choices (texts), regex or json_schema (a file or the
         # schema itself): constraints, what every answer is one of, see decode/patterns.py and decode/schema.py.
+        # weights: int8 rounds matrices, and what they are multiplied by, to eight bits: see models/prepared.py.
         "decode": {"method": "greedy", "samples": 1, "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
                    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
                    "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
                    "bad_words": (), "stop": (), "prefix": "", "forced_eos": False,
                    "choices": (), "regex": "", "json_schema": "", "beams": 4,
                    "length_penalty": 1.0, "early_stopping": False, "length_normalised": False,
-                   "prefill_chunk": 0, "slots": 0, "draft": "", "draft_tokens": 4, "prompt_lookup": 0},
+                   "prefill_chunk": 0, "slots": 0, "draft": "", "draft_tokens": 4, "prompt_lookup": 0,
+                   "weights": "full"},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     })
     return config.lock()

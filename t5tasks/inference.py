@@ -26,6 +26,7 @@ from t5tasks.experiment import Experiment, check_ids
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
+from t5tasks.models.prepared import FORMS as WEIGHTS
 from t5tasks.tasks.task import (
     CLASSES,
     LABEL_SCORING,
@@ -79,6 +80,8 @@ class Predictor:
         if settings.method == "beam" and settings.stop:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
+        if settings.weights not in WEIGHTS:
+            raise ValueError(f"config.decode.weights is {settings.weights!r}, expected one of {', '.join(WEIGHTS)}")
         self._choice(1)
         self._automaton = constrained.automaton(experiment)
         self._drafting = drafting.find(experiment)
@@ -87,6 +90,7 @@ class Predictor:
             raise ValueError(f"config.decode.slots is {settings.slots}, expected 0 (static batches) or more")
         if self._refills:
             sharding.check_batch(experiment.mesh, settings.slots, "config.decode.slots")
+        self._prepared: tuple[Any, Any] = (None, None)  # the last parameters that were decoded with, and their form
         self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
         probabilities = experiment.form.answers_by != SPANS  # whose windows are compared by their logits
 
@@ -106,6 +110,9 @@ class Predictor:
         Every record stands in the batch, or has the neighbours in the slots, that it would have without
         `skip`: among others, its answer could differ in the last bits.
         """
+        method = self.experiment.form.answers_by
+        if method != CLASSES:
+            parameters = self._decoding_form(parameters)
         if self._refills:
             yield from self._texts_of_slots(parameters, records, skip)
             return
@@ -145,6 +152,15 @@ class Predictor:
         axis = -1 if self.experiment.form.answers_by == SPANS else 0  # of the tokens, padding at its end
         return [Window(own, value.take(range(len(own.ids)), axis))
                 for value, own in zip(values, tokens, strict=True) if own is not None]
+
+    def _decoding_form(self, parameters: Any) -> Any:
+        """The parameters as decoding reads them fastest."""
+        if self._prepared[0] is not parameters:
+            settings = self.experiment.config.decode
+            batch = settings.slots if self._refills else self._prompt_shape.size
+            rows = batch * (settings.beams if settings.method == "beam" else settings.samples)
+            self._prepared = (parameters, self.experiment.model.prepared(parameters, rows, settings.weights))
+        return self._prepared[1]
 
     def predictions(self, parameters: Any, records: Iterable[Record], skip: int = 0
                     ) -> Iterator[tuple[Record, Prediction]]:

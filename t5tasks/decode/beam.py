@@ -78,7 +78,7 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
            constraint: Constraint | None = None, keep_cache: bool = False, prefill_chunk: int = 0) -> Beams:
     """The `num_return` best of `beams` sequences that follow each prompt.
 
-    The prompts are read once, at batch B; the cache is then taken to B x K rows. Compiles once for
+    The prompts are read once, at batch B; the cache is then expanded to B x K rows. Compiles once for
     each step, beams, max_new_tokens and shape, and works within a `jax.jit` of the caller's.
 
     Args:
@@ -156,7 +156,7 @@ def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, 
         return logits, state, cache
 
     begun = (logits[rows].astype(jnp.float32), start(batch, beams, max_new_tokens, rules.constraint),
-             prompt_cache.take(rows))
+             prompt_cache.expand(beams, max_new_tokens))
     _, state, _ = jax.lax.while_loop(
         lambda carry: jnp.any(carry[1].open) & (carry[1].count < max_new_tokens), advance, begun)
     return Beams(_fill(state, rules.eos, pad), state.lengths, state.scores), prompt_cache

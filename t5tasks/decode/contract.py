@@ -46,6 +46,12 @@ class Cache(Protocol):
     def grow(self: CacheType, capacity: int) -> CacheType:
         """The same tokens in rows of more slots."""
 
+    def expand(self: CacheType, beams: int, new_tokens: int) -> CacheType:
+        """`beams` rows in the place of each, side by side, that read one token at a time, new_tokens at most.
+
+        Like `take` with each row repeated, but what follows is only `reorder`, so they may share memory.
+        """
+
 
 class Step(Protocol):
     def __call__(self, params: Any, tokens: jax.Array, counts: jax.Array,

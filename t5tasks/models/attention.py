@@ -34,12 +34,13 @@ class Attention(nn.Module):
         return _turn(keys, rotation), self.value(source)
 
     def attend(self, x: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array,
-               rotation: Rotation | None = None, bias: jax.Array | None = None) -> jax.Array:
+               rotation: Rotation | None = None, bias: jax.Array | None = None, cached: bool = False) -> jax.Array:
         """What x looks for among keys and values.
 
         Args:
           x: float[B, T, D]. keys, values: float[B, S, K, H]. mask: bool[B, T, S].
           rotation: of x's positions, for rotary models. bias: float[B or 1, N, T, S].
+          cached: keys and values lie as in a cache, float[B, K, S, H].
 
         Returns:
           float[B, T, D].
@@ -51,7 +52,9 @@ class Attention(nn.Module):
         queries = _turn(queries, rotation)
         scale = (c.query_scale or c.head_size) ** -0.5 if c.scaled_attention else 1.0
         keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
-        if c.attention_cap:
+        if cached:
+            mixed = _cached_attention(queries * scale, keys, values, mask, bias, c.attention_cap)
+        elif c.attention_cap:
             mixed = _capped_attention(queries * scale, keys, values, mask, bias, c.attention_cap)
         else:
             mixed = jax.nn.dot_product_attention(queries, keys, values, bias=bias, mask=mask[:, None], scale=scale)
@@ -79,6 +82,38 @@ def _capped_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, ma
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
     return jnp.einsum("BKGTS,BSKH->BTKGH", weights, values).reshape(batch, length, heads, size)
+
+
+def _cached_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array,
+                      bias: jax.Array | None, cap: float) -> jax.Array:
+    """float[B * J, T, N, H] of queries float[B * J, T, N, H] among keys and values float[B, K, S, H].
+
+    Rows of beams lie side by side. What all queries of a key head ask is one matrix product, softmax in f32.
+
+    Args:
+      mask: bool[B, 1, S] or bool[B * J, T, S]. bias: float[1 or B, N, 1 or J * T, S].
+    """
+    (rows, length, heads, size), (batch, kv_heads, slots, _) = queries.shape, keys.shape
+    groups, length = heads // kv_heads, rows * length // batch
+    mask = mask.reshape(batch, -1, slots)
+    asked = queries.reshape(batch, length, kv_heads, groups, size).swapaxes(1, 2)  # BKTGH
+    scores = _scores(asked.reshape(batch, kv_heads, length * groups, size), keys)
+    scores = capped(scores.reshape(batch, kv_heads, length, groups, slots), cap)
+    if bias is not None:
+        scores += bias.reshape(bias.shape[0], kv_heads, groups, -1, slots).swapaxes(2, 3)
+    scores = jnp.where(mask[:, None, :, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    mixed = jnp.einsum("BKMS,BKSH->BKMH", weights.reshape(batch, kv_heads, length * groups, slots), values)
+    return mixed.reshape(batch, kv_heads, length, groups, size).swapaxes(1, 2).reshape(queries.shape)
+
+
+def _scores(queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """f32[B, K, M, S] of float[B, K, M, H] and float[B, K, S, H]."""
+    if 1 < queries.shape[2] <= 16 and jax.default_backend() == "cpu":
+        # The keys as the left operand, which XLA does not repack: 0.73 ms against 1.38 ms (B 16, K 8, M 4, S 256).
+        return jnp.swapaxes(jax.lax.optimization_barrier(jnp.einsum(
+            "BKSH,BKMH->BKSM", keys, queries, preferred_element_type=jnp.float32)), 2, 3)
+    return jnp.einsum("BKMH,BKSH->BKMS", queries, keys, preferred_element_type=jnp.float32)
 
 
 class RelativeBias(nn.Module):

@@ -51,9 +51,9 @@ class Surroundings:
 class LayerCache:
     """One layer's part of the cache; memory is None in a decoder without cross-attention."""
 
-    keys: jax.Array  # float[B, capacity, K, H]
-    values: jax.Array  # float[B, capacity, K, H]
-    memory_keys: jax.Array | None = None  # float[B, S, K, H]
+    keys: jax.Array  # float[B, K, capacity, H]
+    values: jax.Array  # float[B, K, capacity, H]
+    memory_keys: jax.Array | None = None  # float[B, K, S, H]
     memory_values: jax.Array | None = None
 
 
@@ -95,7 +95,7 @@ class Block(nn.Module):
                 keys = cache_functions.write(cached.keys, keys, around.write_starts)
                 values = cache_functions.write(cached.values, values, around.write_starts)
                 cached = dataclasses.replace(cached, keys=keys, values=values)
-            attended = self.attention.attend(y, keys, values, sight.mask, sight.rotation, bias)
+            attended = self.attention.attend(y, keys, values, sight.mask, sight.rotation, bias, cached is not None)
             return attended * self.attention_scale.astype(y.dtype) if c.layer_scale else attended
 
         def feed(y: jax.Array) -> jax.Array:
@@ -109,7 +109,7 @@ class Block(nn.Module):
             else:
                 assert around.memory is not None
                 keys, values = self.project_memory(around.memory)
-            return self.cross_attention.attend(y, keys, values, around.memory_mask)
+            return self.cross_attention.attend(y, keys, values, around.memory_mask, cached=cached is not None)
 
         if c.parallel:
             attended, fed = attend(self.attention_norm(x)), feed(self.feed_forward_norm(x))

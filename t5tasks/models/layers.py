@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The small parts of a block: linear maps, norms, activations, and the dtype they compute in."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,6 +30,48 @@ def compute_dtype(config: ModelConfig) -> jnp.dtype:
     return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A matrix in a form that decoding reads fast (`models.prepared`); it stands in the place of a kernel or table."""
+
+    weights: jax.Array  # float or int8[F, D], float[D, F] by columns
+    scales: jax.Array | None = None  # f32[F], with int8: row f is weights[f] * scales[f]
+    by_columns: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def product(self, x: jax.Array, result: DTypeLike | None = None) -> jax.Array:
+        """[..., F] of float[..., D]."""
+        flat = x.reshape(-1, x.shape[-1])
+        if self.scales is not None:
+            y = _integer_product(flat, self.weights, self.scales).astype(result or x.dtype)
+        elif self.by_columns:
+            y = jnp.einsum("MD,DF->MF", flat, self.weights, preferred_element_type=result)
+        else:
+            # The barrier: XLA would move the transpose into the product, and repack the weights again.
+            y = jax.lax.optimization_barrier(
+                jnp.einsum("FD,MD->FM", self.weights, flat, preferred_element_type=result)).T
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+    def take(self, rows: jax.Array) -> jax.Array:
+        """float[..., D]: the rows of int32[...]."""
+        if self.by_columns:
+            return jnp.moveaxis(self.weights[:, rows], 0, -1)
+        if self.scales is None:
+            return self.weights[rows]
+        return self.weights[rows] * self.scales[rows][..., None]
+
+
+def _integer_product(x: jax.Array, weights: jax.Array, scales: jax.Array) -> jax.Array:
+    """f32[M, F] of float[M, D] and int8[F, D]; each row of x is rounded to eight bits, too."""
+    largest = jnp.max(jnp.abs(x.astype(jnp.float32)), axis=1, keepdims=True) / 127
+    largest = jnp.where(largest > 0, largest, 1)
+    rounded = jnp.round(x / largest).astype(jnp.int8)
+    # A product with one row takes another, slower way through XLA: 5.4 ms against 1.4 ms for four, 512 to 32128.
+    more = jnp.pad(rounded, ((0, max(0, 4 - x.shape[0])), (0, 0)))
+    y = jax.lax.optimization_barrier(jnp.einsum("FD,MD->FM", weights, more, preferred_element_type=jnp.int32)).T
+    return y[:x.shape[0]].astype(jnp.float32) * largest * scales
+
+
 class Linear(nn.Module):
     """An einsum with a learned second operand; the last `outputs` axes of its shape are new.
 
@@ -48,11 +92,20 @@ class Linear(nn.Module):
         # BERT and GPT-2 start from a fixed deviation, T5 and Llama recipes from 1 / sqrt(fan in).
         deviation = self.config.initializer_range or fan_in**-0.5
         dtype = x.dtype
-        kernel = self.param("kernel", nn.initializers.normal(deviation), self.shape, jnp.float32)
-        y = jnp.einsum(self.equation, x, kernel.astype(dtype), preferred_element_type=self.result)
+        held: Any = self.get_variable("params", "kernel")
+        if isinstance(held, Rows):
+            inputs = len(self.shape) - len(new)
+            y = held.product(x.reshape(*x.shape[:x.ndim - inputs], -1), self.result).reshape(
+                *x.shape[:x.ndim - inputs], *new)
+        else:
+            y = self._product(x, deviation)
         if self.config.biases if self.biases is None else self.biases:
             y += self.param("bias", nn.initializers.zeros, new, jnp.float32).astype(dtype)
         return y
+
+    def _product(self, x: jax.Array, deviation: float) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.normal(deviation), self.shape, jnp.float32)
+        return jnp.einsum(self.equation, x, kernel.astype(x.dtype), preferred_element_type=self.result)
 
 
 class Norm(nn.Module):

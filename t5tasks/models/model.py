@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from t5tasks.models import cache as cache_functions
+from t5tasks.models import prepared as preparing
 from t5tasks.models import stack
 from t5tasks.models.block import Block
 from t5tasks.models.cache import Cache
@@ -62,6 +63,12 @@ class Model:
     def unrolled_form_shapes(self, running: Any) -> Any:
         """`unrolled_form` of a tree of shapes."""
         return jax.eval_shape(self.unrolled_form, running)
+
+    def prepared(self, parameters: Parameters, rows: int, weights: str = "full", consume: bool = False
+                 ) -> Parameters:
+        """The parameters as `start`, `step` and `score` read them fastest for so many rows; see `models.prepared`."""
+        ready: Parameters = preparing.prepared(self.config, parameters, rows, weights, consume)
+        return ready
 
     def hidden(self, parameters: Parameters, inputs: Inputs, dropout_key: jax.Array | None = None
                ) -> jax.Array:
@@ -163,7 +170,7 @@ class Model:
         block = Block(self.config, cross=True)
         layers = self.unrolled_form(parameters["decoder"])
         projected: Any = block.apply({"params": layers[f"layer_{layer}"]}, memory, method="project_memory")
-        return projected
+        return jax.tree.map(lambda array: jnp.swapaxes(array, 1, 2), projected)
 
     def _call(self, method: str, parameters: Parameters, *arguments: Any,
               dropout_key: jax.Array | None = None) -> Any:

@@ -102,17 +102,20 @@ class Stack(nn.Module):
         prefix: jax.Array | None,
     ) -> Surroundings:
         c = self.config
+        kin = None
         if cache is None:
             query_segments = jnp.ones(x.shape[:2], jnp.int32) if segments is None else segments
             key_segments, key_slots, query_prefix = query_segments, slots, prefix
             order: tuple[jax.Array | None, jax.Array | None] = (slots, slots) if self.causal else (None, None)
         else:
-            query_segments = jnp.ones(x.shape[:2], jnp.int32)
-            key_slots = jnp.arange(cache.capacity)[None]
+            # What beams share has a row for all of them: their bias and memory are the same.
+            slots = slots[::cache.beams]
+            query_segments = jnp.ones(slots.shape, jnp.int32)
+            key_slots, kin = cache.places()
             # Slots not yet written lie after every query, so order alone hides them.
-            key_segments = jnp.ones((x.shape[0], cache.capacity), jnp.int32)
+            key_segments = jnp.ones((slots.shape[0], cache.capacity), jnp.int32)
             order, memory_segments = (slots, key_slots), cache.memory_segments
-            if cache.prefix_lengths is not None:
+            if cache.prefix_lengths is not None and kin is None:  # beams stand behind it
                 query_prefix, prefix = (places < cache.prefix_lengths[:, None] for places in (slots, key_slots))
         # Nobody looks at padding, but it looks where the first segment's tokens do, so that it too
         # comes out as the reference has it: BERT classifies a left-padded row by its first slot.
@@ -127,6 +130,8 @@ class Stack(nn.Module):
         if self.cross and memory_segments is not None:
             across = masks.attention_mask(query_segments, memory_segments)
         mask = masks.attention_mask(query_segments, key_segments, order[0], order[1], prefix)
+        if kin is not None:
+            mask = mask & kin
         near = None
         if c.window and c.sliding_layers:
             close = masks.near(slots, key_slots, c.window)
@@ -135,7 +140,7 @@ class Stack(nn.Module):
             near = Sight(mask & close, self._rotation(positions, local=True))
         return Surroundings(
             Sight(mask, self._rotation(positions)), near, bias=bias, buckets=buckets, memory=memory,
-            memory_mask=across, write_starts=None if cache is None else cache.lengths)
+            memory_mask=across, write_starts=None if cache is None else cache.starts())
 
     def _rotation(self, positions: jax.Array, local: bool = False) -> position_functions.Rotation | None:
         c = self.config

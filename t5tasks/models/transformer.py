@@ -5,6 +5,7 @@ The rest of the project meets these modules only as the pure functions of `model
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from t5tasks.models.block import LayerCache
 from t5tasks.models.cache import Cache
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import ACTIVATIONS, Linear, Norm, capped, compute_dtype
+from t5tasks.models.layers import ACTIVATIONS, Linear, Norm, Rows, capped, compute_dtype
 from t5tasks.models.pooling import Inputs, Pooling
 from t5tasks.models.stack import Stack
 from t5tasks.models.vision import PatchEmbedding, Projector, merged, tower_config
@@ -32,7 +33,9 @@ class Transformer(nn.Module):
         c = self.config
         normal = nn.initializers.normal(c.initializer_range or c.width**-0.5)
         if c.patches is None:
-            self.embedding = self.param("embedding", normal, (c.vocabulary, c.width), jnp.float32)
+            held: Any = self.get_variable("params", "embedding")
+            self.embedding: jax.Array | Rows = held if isinstance(held, Rows) else self.param(
+                "embedding", normal, (c.vocabulary, c.width), jnp.float32)
         else:
             self.patches = PatchEmbedding(c)
         if c.vision is not None:
@@ -96,7 +99,8 @@ class Transformer(nn.Module):
         c = self.config
         # An image token may lie past the vocabulary; its row, whichever it is, gives way.
         known = tokens if c.vision is None else jnp.where(tokens < c.vocabulary, tokens, 0)
-        x = self.embedding.astype(compute_dtype(c))[known]
+        dtype, table = compute_dtype(c), self.embedding
+        x = table.take(known).astype(dtype) if isinstance(table, Rows) else table.astype(dtype)[known]
         x = x * jnp.asarray(c.width**0.5, x.dtype) if c.scaled_embedding else x
         if c.vision is None or features is None:
             return x
@@ -114,7 +118,7 @@ class Head(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array | None, inputs: Inputs,
+    def __call__(self, x: jax.Array, embedding: jax.Array | Rows | None, inputs: Inputs,
                  images: jax.Array | None = None) -> jax.Array:
         """Logits of x float[B, T, D], and of images float[M, E] where the head compares them with texts.
 
@@ -164,10 +168,13 @@ class Head(nn.Module):
             logits += self.param("match_bias", nn.initializers.constant(-10.0), (), jnp.float32)
         return logits
 
-    def _words(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
+    def _words(self, x: jax.Array, embedding: jax.Array | Rows) -> jax.Array:
         c = self.config
         x = x * c.width**-0.5 if c.scaled_head else x
-        if c.tied_head:
+        if c.tied_head and isinstance(embedding, Rows):
+            logits = embedding.product(x, jnp.float32)
+        elif c.tied_head:
+            assert isinstance(embedding, jax.Array)
             logits = jnp.einsum("...D,VD->...V", x, embedding.astype(x.dtype), preferred_element_type=jnp.float32)
         else:
             logits = Linear("...D,DV->...V", (c.width, c.vocabulary), c, biases=False, result=jnp.float32,

@@ -35,6 +35,9 @@ class History:
     def take(self, rows):
         return jax.tree.map(lambda array: array[rows], self)
 
+    def expand(self, beams, new_tokens):
+        return self.take(jnp.repeat(jnp.arange(self.lengths.shape[0]), beams))
+
     def reorder(self, rows):
         return dataclasses.replace(self, tokens=self.tokens[rows], lengths=self.lengths[rows])
 

@@ -148,8 +148,29 @@ def test_rewinding_leaves_source_prefix_and_images(family, inputs_of):
             jax.tree.map(np.testing.assert_array_equal, getattr(rewound, field.name), getattr(cache, field.name))
 
 
+def test_beams_that_share_their_rows_go_on_as_rows_of_their_own(full, quick_jit):
+    """Prompts of mixed lengths, three beams each, five random reorderings; one example rests at the end."""
+    made, inputs, _ = full
+    beams, steps, counts = 3, 6, jnp.asarray([CHUNK, 4, 2])
+    cache = made.start(made.parameters, ROWS, CHUNK + steps, inputs)
+    cache = made.step(made.parameters, _chunk(inputs["tokens"], cache, counts), counts, cache)[1]
+    random, step = np.random.RandomState(0), quick_jit(made.model.step)
+    apart, shared = cache.take(jnp.repeat(jnp.arange(ROWS), beams)), cache.expand(beams, steps)
+    assert shared.keys[0].shape[0] == ROWS
+    for number in range(steps):
+        tokens = jnp.asarray(random.randint(0, made.config.vocabulary, size=(ROWS * beams, 1)))
+        ones = jnp.repeat(jnp.asarray([1, 1, int(number < 4)]), beams)
+        (expected, apart), (logits, shared) = (
+            step(made.parameters, tokens, ones, held) for held in (apart, shared))
+        live = np.asarray(ones) > 0
+        np.testing.assert_allclose(logits[live], expected[live], atol=1e-5)
+        rows = random.randint(0, beams, size=(ROWS, beams)) + np.arange(ROWS)[:, None] * beams
+        apart, shared = (held.reorder(jnp.asarray(rows.reshape(-1), jnp.int32)) for held in (apart, shared))
+        np.testing.assert_array_equal(apart.lengths, shared.lengths)
+
+
 def test_a_single_token_past_the_end_is_dropped():
-    stored = jnp.arange(6.0).reshape(2, 3, 1, 1)
+    stored = jnp.arange(6.0).reshape(2, 1, 3, 1)
     new = jnp.full((2, 1, 1, 1), 9.0)
     written = cache_functions.write(stored, new, jnp.asarray([3, 1]))
     assert np.asarray(written).ravel().tolist() == [0, 1, 2, 3, 9, 5]
