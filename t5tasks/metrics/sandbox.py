@@ -49,8 +49,8 @@ ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; 
 class Limits:
     """What a program and its tests may use."""
 
-    seconds: int = 5  # of CPU, each process
-    wall_seconds: float = 20.0  # from the moment that the program is handed over
+    seconds: int = 10  # of CPU, each process
+    wall_seconds: float = 40.0  # from the moment that the program is handed over
     memory: int = 512 << 20  # bytes
     processes: int = 64
     disk: int = 64 << 20  # bytes of the writable folder

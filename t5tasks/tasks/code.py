@@ -218,7 +218,7 @@ TASK = Task(
     name="code", chapter="9", fields={"instruction": str}, targets={"code": str},
     # seconds: of CPU a program, and four times that by the clock. memory: MiB.
     options={"template": "generation", "wording": "", "source_language": "", "target_language": "", "run_tests": False,
-             "k": (1,), "seconds": 5, "memory": 512},
+             "k": (1,), "seconds": 10, "memory": 512},
     forms={"decoder": Form("decoder", "lm", GENERATION, example, graded("target"))},
     postprocess=postprocess, count=count, figures=figures, metric="exact_match", baselines=baselines, resolve=resolve,
     notes=notes, counters=sandbox.cores())
