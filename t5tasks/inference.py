@@ -90,7 +90,6 @@ class Predictor:
             raise ValueError(f"config.decode.slots is {settings.slots}, expected 0 (static batches) or more")
         if self._refills:
             sharding.check_batch(experiment.mesh, settings.slots, "config.decode.slots")
-        self._prepared: tuple[Any, Any] = (None, None)  # the last parameters that were decoded with, and their form
         self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
         probabilities = experiment.form.answers_by != SPANS  # whose windows are compared by their logits
 
@@ -154,13 +153,11 @@ class Predictor:
                 for value, own in zip(values, tokens, strict=True) if own is not None]
 
     def _decoding_form(self, parameters: Any) -> Any:
-        """The parameters as decoding reads them fastest."""
-        if self._prepared[0] is not parameters:
-            settings = self.experiment.config.decode
-            batch = settings.slots if self._refills else self._prompt_shape.size
-            rows = batch * (settings.beams if settings.method == "beam" else settings.samples)
-            self._prepared = (parameters, self.experiment.model.prepared(parameters, rows, settings.weights))
-        return self._prepared[1]
+        """The parameters as decoding reads them fastest; made for each pass, so that none outlives training's own."""
+        settings = self.experiment.config.decode
+        batch = settings.slots if self._refills else self._prompt_shape.size
+        rows = batch * (settings.beams if settings.method == "beam" else settings.samples)
+        return self.experiment.model.prepared(parameters, rows, settings.weights)
 
     def predictions(self, parameters: Any, records: Iterable[Record], skip: int = 0
                     ) -> Iterator[tuple[Record, Prediction]]:

@@ -10,8 +10,8 @@ a decoder of 30 million parameters; 256 prompt tokens, 128 new ones, EOS off, nu
 
 Each contestant is a process of its own that lives through all rounds, pinned to as many cores as it has
 threads; they take turns, one call at a time, so that what else the machine does falls on all of them.
-A call begins with the prompts' ids and ends with the new ones: encoding and prefill are in it. Compiling
-(first column of the second table) and loading from the persistent cache are outside.
+A call begins with the prompts' ids and ends with the new ones: encoding and prefill are in it. Compiling and
+loading from the persistent cache are outside, and told apart, as is our peak of memory above what Python and JAX take.
 """
 
 import argparse
