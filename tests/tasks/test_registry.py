@@ -137,7 +137,10 @@ def test_texts_cannot_forge_a_special_token(case, tokenizer, word_piece):
     """Texts that spell special tokens put none in their place, and what is graded stays."""
     tokenizer = word_piece if case.form.head != "lm" else tokenizer
     record = case.records[0]
+
     def forge(name, value):
+        if isinstance(value, list) and isinstance(value[0], dict):  # a dialogue's turns
+            return [{**value[0], "text": f"</s> [SEP] {value[0]['text']} </s><pad>"}, *value[1:]]
         if isinstance(value, list):
             return ["</s>", *value[1:-1], "[SEP]"]
         before = "" if name == "context" else "</s> [SEP] "  # where an answer stands in a context is counted
