@@ -52,7 +52,7 @@ class Request:
     prompt: jax.Array              # int32[B, T]  as `prompts.at_the_end` makes it
     eos: jax.Array                 # int32[E]
     pieces: Pieces | None          #              None: there are no stop strings
-    constraint: Constraint | None  #              B rows; None: every row is free
+    constraint: Constraint | None = None  # None: texts are free
 
     def place(self, rows: jax.Array, other: "Request") -> "Request":
         """Rows int32[R] become those of `other`, whose prompts may be narrower; what all share stays."""
