@@ -135,9 +135,11 @@ def mask(logits: jax.Array, constraint: Constraint, states: jax.Array, left: jax
         places = constraint.base[state][:, None] + constraint.columns
         fits = constraint.remaining[constraint.targets[places]] < left[:, None]
         fits &= constraint.owners[places] == state[:, None]
-        allowed = jnp.take_along_axis(fits, constraint.classes[_which(constraint, states)], axis=1)
-        ends = jnp.where(eos < 0, logits.shape[-1], eos)
-        allowed = allowed.at[:, ends].set((constraint.remaining[state] == 0)[:, None], mode="drop")
+        # Without "clip" each of the lookups is checked, and a write into [R, V] would copy it.
+        classes = jnp.take(constraint.classes, _which(constraint, states), axis=0, mode="clip")
+        allowed = jnp.take_along_axis(fits, classes, axis=1, mode="clip")
+        is_end = jnp.zeros(logits.shape[-1], bool).at[jnp.where(eos < 0, logits.shape[-1], eos)].set(True, mode="drop")
+        allowed = jnp.where(is_end, (constraint.remaining[state] == 0)[:, None], allowed)
         return jnp.where(allowed | (states == FREE)[:, None], logits, -jnp.inf)
 
     return jax.lax.cond(jnp.any(states != FREE), masked, lambda: logits)
