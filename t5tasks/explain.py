@@ -63,7 +63,8 @@ def explain(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | No
     if split == "train" and run.shape.packing:
         views = packed_rows(run, records, first, count)
     else:
-        views = [record_view(run, records, index) for index in _chosen(first, count, len(records), source)]
+        views = [record_view(run, records[index], f"{source} record {index}")
+                 for index in _chosen(first, count, len(records), source)]
     return Explanation(f"{run.task.name}, {run.form.architecture.replace('_', '-')}: what is seen, what is graded",
                        _facts(run, name, source, known), _count_texts(run, counts), tuple(views))
 
@@ -155,16 +156,16 @@ def _why_ungraded(run: Experiment, counts: Counts, source: str) -> str:
             f"check that the records have a target ({', '.join(run.task.targets)})")
 
 
-def record_view(run: Experiment, records: CheckedRecords, index: int) -> View:
+def record_view(run: Experiment, record: Record, title: str) -> View:
     """One record as an unpacked batch holds it."""
-    features, tokens, source = run.features(records[index])
+    features, tokens, source = run.features(record)
     notes = []
     if not np.any(features["weights"]):
         notes.append("nothing of this example is graded: training leaves it out")
     notes += [f"{number} tokens cut off: {role}" for role, number in _lost(tokens, source).items()]
     sequences = tuple(explanation.Sequence(name, (document,))
                       for name, document in _documents(run, features, (tokens, source)).items())
-    return View(f"{records.source} record {index}", sequences, tuple(notes))
+    return View(title, sequences, tuple(notes))
 
 
 def packed_rows(run: Experiment, records: CheckedRecords, first: int, count: int) -> list[View]:

@@ -35,6 +35,8 @@ class Form:
     asked: Callable[[Record], Record] = lambda record: record
     # The same record with less of what may be left out, None where nothing may: a dialogue's oldest turns.
     shorten: Callable[[Record], Record | None] = lambda record: None
+    # Names of the special tokens that end an answer, EOS aside: those that a chat template ends its turns with.
+    ends: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
