@@ -120,7 +120,7 @@ class Predictor:
         """
         experiment, settings = self.experiment, self.experiment.config.decode
         if experiment.form.architecture != "decoder" or experiment.form.answers_by != GENERATION:
-            raise ValueError(f"the {experiment.form.architecture} form of {experiment.task.name} holds no conversation; "
+            raise ValueError(f"the {experiment.form.architecture} form of {experiment.task.name} cannot converse; "
                              "a decoder that writes its answers does")
         if settings.method == "beam" or settings.samples > 1:
             raise ValueError(f"config.decode.method is {settings.method!r} with {settings.samples} samples; a reply "
