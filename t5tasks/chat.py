@@ -89,11 +89,14 @@ class Chat:
             try:
                 line = read()
             except EOFError:
+                if self._screen.interactive:
+                    self._screen.write("\n")
                 return
             except KeyboardInterrupt:
                 if not self._screen.interactive:
                     raise
-                self._screen.note("\N{EM DASH} /quit or Ctrl-D ends the chat")
+                self._screen.write("\n")
+                self._screen.note("/quit or Ctrl-D ends the chat")
                 continue
             if line.strip() == "/quit":
                 return
@@ -176,7 +179,7 @@ class Chat:
         self._left_out = figures.left_out
         if screen.interactive:
             rate = (figures.tokens - 1) / (figures.seconds - figures.first) if figures.seconds > figures.first else 0
-            screen.note(f"{figures.tokens} tokens, the first after {figures.first:.2f} s"
+            screen.note(f"{figures.tokens} token{'s' * (figures.tokens != 1)}, the first after {figures.first:.2f} s"
                         f"{f', then {rate:,.0f} a second' if rate else ''}; {figures.read} read, "
                         f"{figures.reused} reused")
 
@@ -251,7 +254,7 @@ def main(_: list[str]) -> int:
     if opening is not None:
         chat.obey(opening if not opening.startswith("/") else f"/{opening}")
     chat.hold(read)
-    return 1 if chat.refused else 0
+    return 1 if chat.refused and not screen.interactive else 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from rich.console import Console
 from t5tasks import chat, configuration, experiment, predict, pretrained, talk, tasks
 from t5tasks.data import sources
 from t5tasks.data import tokenizer as tokenizers
+from t5tasks.data.features import tokenise
 from t5tasks.inference import Predictor
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.model import Model
@@ -28,7 +29,7 @@ CHATML = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_
           "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 QUESTIONS = ["Good day, I am Max and I would like 6 lemons.", "What is this country?", "What do 6 lemons cost?",
              "What did I come for?"]
-POSITIONS, NEW = 160, 6
+POSITIONS, NEW = 240, 6
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +211,8 @@ def test_a_conversation_in_a_terminal(begin: Callable, tmp_path: pathlib.Path) -
         dialogue, "^C", "/mask", "/save x.jsonl", "/sytem Be kind.", "/save", f"/save {mine}", "Hi", "/help",
         f"/save {mine}", "/history", "/mask", f"/save {tmp_path / 'two.jsonl'}", f"/save {tmp_path / 'two.jsonl'}",
         "/reset", "/history")
-    lines = printed.splitlines()
-    assert lines[0] == "(\N{EM DASH} /quit or Ctrl-D ends the chat)"
+    first, *lines = printed.splitlines()
+    assert first == "" and lines[0] == "(/quit or Ctrl-D ends the chat)"
     assert lines[1:3] == ["error: nothing has been said yet"] * 2 and not pathlib.Path("x.jsonl").exists()
     assert lines[3] == "error: no command /sytem; did you mean /system? (//TEXT says /TEXT)"
     assert lines[4] == "error: /save needs the name of a file, /save FILE"
@@ -223,7 +224,7 @@ def test_a_conversation_in_a_terminal(begin: Callable, tmp_path: pathlib.Path) -
     for usage, meaning in chat.HELP:
         assert f"{usage:<14}{meaning}" in lines
     assert talk.read(tmp_path / "two.jsonl")[0] == {"role": "user", "text": "Hi"}
-    assert "user: Hi" in lines and lines[-1] == "(the conversation is forgotten)"
+    assert "user: Hi" in lines and lines[-2] == "(the conversation is forgotten)"
     graded = next(line for line in lines if "◆<|im_start|>" in line)
     before, answer, after = graded.partition("⟦")[0], graded.partition("⟦")[2].partition("⟧")[0], graded.count("⟦")
     assert "H" in before and answer.endswith("◆<|im_end|>") and after == 1
@@ -259,7 +260,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(begin: Callable) -> None:
 
     dialogue._predictor.stream = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     _, printed = held(dialogue, "Never read.")
-    assert printed == "(stopped before there was a reply; your turn is taken back)\n" and len(dialogue.turns) == 4
+    assert printed == "(stopped before there was a reply; your turn is taken back)\n\n" and len(dialogue.turns) == 4
 
 
 def test_a_conversation_too_long_loses_its_oldest_turns(begin: Callable) -> None:
@@ -275,14 +276,14 @@ def test_a_conversation_too_long_loses_its_oldest_turns(begin: Callable) -> None
         for _ in range(out[-1] // 2):
             left = tasks.get("dialogue").forms["decoder"].shorten(left)
         ids = dialogue._conversation.held
-        shown = experiment.feature_functions.tokenise(
+        shown = tokenise(
             dialogue.run.form.preprocess(left, dialogue.run.options).pieces, dialogue.run.tokenizer).ids.tolist()
         assert ids[:len(shown)] == shown and len(shown) <= 60
     assert len(dialogue.turns) == 16 and out[0] == 0 and out == sorted(out) and out[-1] >= 8
     assert f"the model was not shown its oldest {out[-1]} turns)" in printed
     long = held(dialogue, "What is this country? " * 30)[1]
     assert long.startswith("error: the prompt has ") and "expected at most 60; shorten it" in long
-    assert long.count("\n") == 1 and len(dialogue.turns) == 16
+    assert long.count("\n") == 2 and len(dialogue.turns) == 16
 
 
 def test_what_the_form_refuses_is_told_in_a_line_and_taken_back(
