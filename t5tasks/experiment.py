@@ -105,14 +105,18 @@ class Experiment:
         return found
 
     def example(self, record: Record, length: int) -> Example:
-        """The record as the form sees it, shortened by the form's own rule until it has at most `length` tokens
+        """The record as the form sees it, shortened to at most `length` tokens (`fitted`)."""
+        return self.fitted(record, length)[1]
+
+    def fitted(self, record: Record, length: int) -> tuple[Record, Example]:
+        """The record, shortened by the form's own rule until it has at most `length` tokens, and how the form sees it
         (the end is cut off where that is not enough: `data.features.tokenise`)."""
         example = self.form.preprocess(record, self.options)
         while (shorter := self.form.shorten(record)) is not None:
             if len(feature_functions.tokenise(example.pieces, self.tokenizer).ids) <= length:
                 break
             record, example = shorter, self.form.preprocess(shorter, self.options)
-        return example
+        return record, example
 
     def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
         """What `training_features` makes a row of: a record, or a window of one."""

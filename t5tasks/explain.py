@@ -63,7 +63,8 @@ def explain(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | No
     if split == "train" and run.shape.packing:
         views = packed_rows(run, records, first, count)
     else:
-        views = [record_view(run, records, index) for index in _chosen(first, count, len(records), source)]
+        views = [record_view(run, records[index], f"{source} record {index}")
+                 for index in _chosen(first, count, len(records), source)]
     return Explanation(f"{run.task.name}, {run.form.architecture.replace('_', '-')}: what is seen, what is graded",
                        _facts(run, name, source, known), _count_texts(run, counts), tuple(views))
 
@@ -156,9 +157,9 @@ def _why_ungraded(run: Experiment, counts: Counts, source: str) -> str:
             f"check that the records have a target ({', '.join(run.task.targets)})")
 
 
-def record_view(run: Experiment, records: CheckedRecords, index: int) -> View:
+def record_view(run: Experiment, record: Record, title: str) -> View:
     """One record as an unpacked batch holds it."""
-    windows = run.windows(records[index])
+    windows = run.windows(record)
     sequences, notes = [], []
     for number, (features, tokens, source) in enumerate(windows, 1):
         which = f"window {number} of {len(windows)}" if len(windows) > 1 else ""
@@ -168,7 +169,7 @@ def record_view(run: Experiment, records: CheckedRecords, index: int) -> View:
                   for role, cut in _lost(tokens, source).items()]
         sequences += [explanation.Sequence(which or name, (document,))
                       for name, document in _documents(run, features, (tokens, source)).items()]
-    return View(f"{records.source} record {index}", tuple(sequences), tuple(notes))
+    return View(title, tuple(sequences), tuple(notes))
 
 
 def packed_rows(run: Experiment, records: CheckedRecords, first: int, count: int) -> list[View]:

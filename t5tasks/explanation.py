@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 GRADED, SPECIAL, PLAIN = "bold green underline", "magenta", "dim"
+STYLES = {"graded": GRADED, "special": SPECIAL, "plain": PLAIN, "": ""}
 LEGEND = (("graded", "its prediction counts in the loss"),
           ("special", "placed by id, which no text can spell"),
           ("plain", "seen, not graded"))
@@ -188,29 +189,39 @@ def cells(row: Row) -> dict[str, tuple[str, str]]:
 
 def show(explanation: Explanation, console: Console) -> None:
     """Prints everything; colours only where the console has them."""
-    styles = {"graded": GRADED, "special": SPECIAL, "plain": PLAIN, "": ""}
     console.print(Text(explanation.title, "bold"))
     for pairs in (explanation.facts, explanation.counts):
         grid = Table.grid(padding=(0, 2))
         for name, value in pairs.items():
             grid.add_row(Text(name, "dim"), Text(value, overflow="fold"))
         console.print(Padding(grid, (1, 0, 0, 0)))
-    signs = {"graded": "⟦graded⟧", "special": "◆special", "plain": "plain"}
     console.print()
-    for kind, meaning in LEGEND:
-        console.print(Text.assemble((signs[kind], styles[kind]), f" {meaning}"))
+    show_legend(console)
     for view in explanation.views:
         console.print()
-        console.rule(Text(view.title, "bold"), align="left", characters="─")
-        for note in view.notes:
-            console.print(Text(note, "yellow"))
-        for sequence in view.sequences:
-            console.print()
-            console.print(Text(sequence.summary, "bold"))
-            for document in sequence.documents:
-                prefix = f"segment {document.segment}: " if len(sequence.documents) > 1 else ""
-                console.print(Text.assemble((prefix, "cyan"), running_text(document, styles)))
-            console.print(_table(sequence, styles))
+        show_view(view, console)
+
+
+def show_legend(console: Console) -> None:
+    """Prints what the signs and colours mean."""
+    signs = {"graded": "⟦graded⟧", "special": "◆special", "plain": "plain"}
+    for kind, meaning in LEGEND:
+        console.print(Text.assemble((signs[kind], STYLES[kind]), f" {meaning}"))
+
+
+def show_view(view: View, console: Console, table: bool = True) -> None:
+    """Prints one view: its tokens in a line and, where asked for, in a table."""
+    console.rule(Text(view.title, "bold"), align="left", characters="─")
+    for note in view.notes:
+        console.print(Text(note, "yellow"))
+    for sequence in view.sequences:
+        console.print()
+        console.print(Text(sequence.summary, "bold"))
+        for document in sequence.documents:
+            prefix = f"segment {document.segment}: " if len(sequence.documents) > 1 else ""
+            console.print(Text.assemble((prefix, "cyan"), running_text(document, STYLES)))
+        if table:
+            console.print(_table(sequence, STYLES))
 
 
 def running_text(document: Document, styles: Mapping[str, str]) -> Text:

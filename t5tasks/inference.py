@@ -29,6 +29,7 @@ from t5tasks.metrics.counts import Counts
 from t5tasks.models.prepared import FORMS as WEIGHTS
 from t5tasks.tasks.task import (
     CLASSES,
+    GENERATION,
     LABEL_SCORING,
     SPANS,
     TAGS,
@@ -62,6 +63,14 @@ def count(task: Task, options: Options, predictions: Iterable[tuple[Record, Pred
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """An answer that is being written."""
+
+    record: Record  # what was asked, without what had to be left out
+    tokens: decode.Stream
+    texts: Iterator[str]  # parts of the answer; joined, it is whole
 
 
 class Predictor:
@@ -174,6 +183,45 @@ class Predictor:
             record = seen.pop(0)
             yield record, self.experiment.task.postprocess(record, answer, self.experiment.options)
 
+    def conversation(self, parameters: Any) -> decode.Conversation:
+        """An empty dialogue with the model, for `stream`: prompts as long as in `predictions`, and their replies.
+
+        Raises ValueError for settings whose answer is no single text that can be shown while it is written.
+        """
+        experiment, settings = self.experiment, self.experiment.config.decode
+        if experiment.form.architecture != "decoder" or experiment.form.answers_by != GENERATION:
+            raise ValueError(f"the {experiment.form.architecture} form of {experiment.task.name} cannot converse; "
+                             "a decoder that writes its answers does")
+        if settings.method == "beam" or settings.samples > 1:
+            raise ValueError(f"config.decode.method is {settings.method!r} with {settings.samples} samples; a reply "
+                             "that is shown while it is written needs greedy or sample, and samples=1")
+        parameters = experiment.model.prepared(parameters, 1, settings.weights)
+        return decode.Conversation(
+            experiment.model.step, parameters, lambda slots: self._start(parameters, 1, slots),
+            self._prompt_shape.length + self._new_tokens, **(
+                {"prefill_chunk": settings.prefill_chunk} if settings.prefill_chunk else {}))
+
+    def stream(self, conversation: decode.Conversation, record: Record, number: int = 0) -> "Streamed":
+        """What `predictions` gives for the record at that place among others, as it is written.
+
+        Raises ValueError where the prompt is too long although all that may be left out is.
+        """
+        experiment, length = self.experiment, self._prompt_shape.length
+        record, example = experiment.fitted(experiment.form.asked(record), length)
+        pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
+        prompt = feature_functions.tokenise(pieces, experiment.tokenizer).ids
+        if len(prompt) > length:
+            raise ValueError(f"the prompt has {len(prompt)} tokens without all that may be left out of it, expected at "
+                             f"most {length}; shorten it, or raise config.batch.length where the model reads more")
+        check_ids(prompt, experiment.model.config.vocabulary, "tokens")
+        ids = prompt.tolist()
+        tokens = conversation.reply(
+            ids, self._choice(1), self._keys([number], 1, 1), max_new_tokens=self._new_tokens, eos=self._ends,
+            pad=experiment.pad, pieces=self._pieces,
+            constraint=constrained.constraint(experiment, self._automaton, [ids], 1, 1))
+        parts = decode.texts(tokens, experiment.tokenizer, [ids], experiment.config.decode.stop)
+        return Streamed(record, tokens, (part for part, in parts))
+
     def evaluate(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """The summed counts of the task's metrics over the records."""
         run = self.experiment
@@ -276,14 +324,14 @@ class Predictor:
     def _texts(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
         """Generated texts, special tokens left out."""
         experiment = self.experiment
-        settings, special = experiment.config.decode, experiment.tokenizer.special
+        settings = experiment.config.decode
         rows, width = batch["tokens"].shape
         inputs = self._place(batch)
         guessed = self._drafting.tokens if self._drafting else 0
         slots = decode.capacity(width, settings.max_new_tokens + guessed, settings.prefill_chunk)
         cache = self._start(parameters, rows, slots, inputs)
         arguments = (experiment.model.step, parameters, inputs["tokens"], self._lengths(batch), cache)
-        ends = {"max_new_tokens": settings.max_new_tokens, "eos": np.asarray([special["eos"]], np.int32),
+        ends = {"max_new_tokens": settings.max_new_tokens, "eos": self._ends,
                 "pad": experiment.pad, "prefill_chunk": settings.prefill_chunk}
         samples = settings.samples
         choice = self._choice(rows * samples)
@@ -317,7 +365,7 @@ class Predictor:
     def _texts_of_slots(self, parameters: Any, records: Iterable[Record], skip: int) -> Iterator[Answer]:
         """As `answers`. The slots run empty after each window, so that the next begins alike for any `skip`."""
         experiment, window = self.experiment, WINDOW * self.experiment.config.decode.slots
-        settings, special = experiment.config.decode, experiment.tokenizer.special
+        settings = experiment.config.decode
         first = skip - skip % window
         rows = ((index, self._prompt(record))
                 for index, record in enumerate(itertools.islice(records, first, None), first))
@@ -326,7 +374,7 @@ class Predictor:
             order = sorted(group, key=lambda row: len(row[1]["tokens"]))
             found = decode.generate_all(
                 experiment.model.step, experiment.model.start, parameters, self._slot_prompts(order), self._slots,
-                eos=np.asarray([special["eos"]], np.int32), pad=experiment.pad, pieces=self._pieces)
+                eos=self._ends, pad=experiment.pad, pieces=self._pieces)
             texts = {index: self._answer(row["tokens"].tolist(), [
                 text.tokens[: text.lengths].tolist() for text in itertools.islice(found, settings.samples)])
                 for index, row in order}
@@ -386,6 +434,14 @@ class Predictor:
             forced=tokenizer.encode(settings.prefix).ids if settings.prefix else None,
             forced_eos=tokenizer.special["eos"] if settings.forced_eos else -1, stop=list(settings.stop),
             vocabulary=self.experiment.model.config.vocabulary)
+
+    @functools.cached_property
+    def _ends(self) -> np.ndarray:
+        """int32[E]: the ids that end an answer, EOS first."""
+        tokenizer = self.experiment.tokenizer
+        ids = [tokenizer.special["eos"], *(feature_functions.special_id(tokenizer, name)
+                                           for name in self.experiment.form.ends)]
+        return np.asarray(list(dict.fromkeys(ids)), np.int32)
 
     @functools.cached_property
     def _pieces(self) -> decode.Pieces | None:

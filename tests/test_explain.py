@@ -221,9 +221,9 @@ def test_a_dropped_example_is_counted_and_named(sentence_pieces: str) -> None:
     long = next(index for index, completion in enumerate(completions) if len(completion) >= 5)
     records = explain.CheckedRecords(sources.load(RECORDS, "text_generation"), run, RECORDS)
     assert 0 < explain.count_sample(run, records).dropped == len(short)
-    assert explain.record_view(run, records, short[0]).notes == (
+    assert explain.record_view(run, records[short[0]], "a record").notes == (
         "nothing of this example is graded: training leaves it out",)
-    assert explain.record_view(run, records, long).notes == ()
+    assert explain.record_view(run, records[long], "a record").notes == ()
 
 
 def test_the_sample_is_spread_over_the_split(sentence_pieces: str) -> None:

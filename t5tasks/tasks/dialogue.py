@@ -16,7 +16,7 @@ prompt and the last user's turn stay.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from t5tasks.data import chat_template
@@ -80,8 +80,17 @@ def bind(form: Form, options: Options, tokenizer: Tokenizer) -> Form:
         raise ValueError(f"config.task.format is {wanted!r}, expected one of {', '.join(FORMATS)}")
     if wanted == "chat" or (wanted == "auto" and tokenizer.settings.get("chat_template")):
         written = functools.partial(chat_example, template=chat_template.of(tokenizer, options["template"]))
-        return dataclasses.replace(form, preprocess=written)
+        return dataclasses.replace(form, preprocess=written, ends=_ends(written, options))
     return dataclasses.replace(form, preprocess=functools.partial(inst_example, control=frozenset(tokenizer.control)))
+
+
+def _ends(written: Callable[[Record, Options], Example], options: Options) -> tuple[str, ...]:
+    """The special tokens that a template ends an assistant's turn with; none where it wants other turns."""
+    try:
+        example = written({"turns": [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello"}]}, options)
+    except ValueError:
+        return ()
+    return tuple(piece.special for piece in example.pieces if piece.special and piece.role == "assistant")
 
 
 def _checked(turns: Sequence[Turn]) -> Sequence[Turn]:

@@ -46,6 +46,8 @@ class Form:
     asked: Callable[[Record], Record] = lambda record: record
     # The same record with less of what may be left out, None where nothing may: a dialogue's oldest turns.
     shorten: Callable[[Record], Record | None] = lambda record: None
+    # Names of the special tokens that end an answer, EOS aside: those that a chat template ends its turns with.
+    ends: tuple[str, ...] = ()
     # The right answer to a record, where it is not what the generic `Form.right` finds.
     gold: Callable[[Record, Options], Answer] | None = None
 

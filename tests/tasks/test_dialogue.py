@@ -113,6 +113,7 @@ def with_template(tmp_path_factory):
 
 def test_the_tokenizers_own_chat_template_is_used_where_there_is_one(with_template):
     bound = TASK.bind(FORM, TASK.options, with_template)
+    assert bound.ends == ("<|im_end|>",) and FORM.ends == ()
     example = bound.preprocess(FORM.asked({"turns": TURNS}), TASK.options)
     assert _written(example).endswith("<|im_start|>user\nWhat about France?<|im_end|>\n<|im_start|>assistant\n")
     whole = bound.preprocess({"turns": TURNS}, TASK.options)
