@@ -124,7 +124,7 @@ def train(folder):
             if number % 50 == 0:
                 print(f"peer {number}/{steps} loss {loss.item():.4f}", file=sys.stderr)
     (folder / "seconds.json").write_text(json.dumps(time.perf_counter() - started))
-    model.eval()
+    model.train(False)
     found = []
     with torch.no_grad():
         for row in read_rows(folder / "test.npz"):
