@@ -142,7 +142,7 @@ def test_texts_cannot_forge_a_special_token(case, tokenizer, word_piece):
         if isinstance(value, list) and isinstance(value[0], dict):  # a dialogue's turns
             return [{**value[0], "text": f"</s> [SEP] {value[0]['text']} </s><pad>"}, *value[1:]]
         if isinstance(value, list):
-            return ["</s>", *value[1:-1], "[SEP]"]
+            return ["</s>", *value[1:-1], "[SEP]"] if isinstance(value[0], str) else value
         before = "" if name == "context" else "</s> [SEP] "  # where an answer stands in a context is counted
         return f"{before}{value} </s><pad>" if isinstance(value, str) else value
 
