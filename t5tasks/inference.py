@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -68,6 +68,12 @@ class Predictor:
         if settings.method == "beam" and settings.stop:
             raise ValueError(f"config.decode.stop is {tuple(settings.stop)}, which beam search does not know; "
                              "use greedy or sample, or leave it out")
+        if settings.method == "beam":
+            decode.check_beams(settings.beams, 1, settings.beam_groups, settings.early_stopping,
+                               settings.diversity_penalty)
+        if not all(isinstance(text, str) for text in settings.prior):
+            raise ValueError(f"config.decode.prior is {tuple(settings.prior)}, expected texts")
+        self._choice = functools.cache(self._make_choice)
         self._choice(1)
         self._automaton = constrained.automaton(experiment)
         self._drafting = drafting.find(experiment)
@@ -95,8 +101,12 @@ class Predictor:
         if self._refills:
             yield from self._texts_of_slots(parameters, records, skip)
             return
+        answer: Callable[[Any, Batch, list[int]], list[Answer]]
         method = self.experiment.form.answers_by
-        answer = {CLASSES: self._classes, LABEL_SCORING: self._labels}.get(method, self._texts)
+        if method == LABEL_SCORING:
+            answer = functools.partial(self._labels, prior=self._prior(parameters))
+        else:
+            answer = self._classes if method == CLASSES else self._texts
         first = skip - skip % (WINDOW * self._prompt_shape.size)
         rows = ((index, self._prompt(record))
                 for index, record in enumerate(itertools.islice(records, first, None), first))
@@ -207,16 +217,35 @@ class Predictor:
         inputs = {name: rows for name, rows in batch.items() if name not in training_step.LABELS}
         return list(np.asarray(self._classify(parameters, self._place(inputs)), np.float64))
 
-    def _labels(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
+    def _labels(self, parameters: Any, batch: Batch, indices: list[int], prior: np.ndarray | None
+                ) -> list[Answer]:
+        by_length = self.experiment.config.decode.length_normalised
+        probabilities = decode.normalise(self._label_sums(parameters, batch), self._label_tokens[1], by_length, prior)
+        return list(np.asarray(probabilities, np.float64))
+
+    def _label_sums(self, parameters: Any, batch: Batch) -> np.ndarray:
+        """f32[B, L]: the log-probability of each label after each prompt of a batch."""
         model, (labels, lengths) = self.experiment.model, self._label_tokens
         prompt = self._place(batch)
         rows, width = batch["tokens"].shape
-        settings = self.experiment.config.decode
-        cache = self._start(parameters, rows, decode.capacity(width, self._new_tokens, settings.prefill_chunk))
-        sums = decode.log_probabilities(model.step, model.score, parameters, prompt["tokens"], self._lengths(batch),
-                                        cache, labels, lengths, prefill_chunk=settings.prefill_chunk)
-        by_length = settings.length_normalised
-        return list(self._gather(decode.normalise(sums, lengths, by_length)).astype(np.float64))
+        chunk = self.experiment.config.decode.prefill_chunk
+        cache = self._start(parameters, rows, decode.capacity(width, self._new_tokens, chunk))
+        return self._gather(decode.log_probabilities(
+            model.step, model.score, parameters, prompt["tokens"], self._lengths(batch), cache, labels, lengths,
+            prefill_chunk=chunk))
+
+    def _prior(self, parameters: Any) -> np.ndarray | None:
+        """f32[L]: the log of the labels' mean probability after the texts of config.decode.prior, if any.
+
+        Each text stands in every field of a record, in the task's own prompt.
+        """
+        task, texts = self.experiment.task, self.experiment.config.decode.prior
+        if not texts:
+            return None
+        prompts = enumerate(self._prompt(dict.fromkeys(task.fields, text)) for text in texts)
+        sums = [self._label_sums(parameters, batch)[:len(indices)] for indices, batch
+                in batches.evaluation_batches(prompts, self._prompt_shape, WINDOW)]
+        return np.asarray(np.logaddexp.reduce(np.concatenate(sums), axis=0) - np.log(len(texts)))
 
     def _texts(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
         """Generated texts, special tokens left out."""
@@ -236,7 +265,8 @@ class Predictor:
         ends["constraint"] = constrained.constraint(experiment, self._automaton, prompts, rows, samples)
         if settings.method == "beam":
             beams = decode.search(*arguments, beams=settings.beams, length_penalty=settings.length_penalty,
-                                  early_stopping=settings.early_stopping, settings=choice, **ends)
+                                  early_stopping=settings.early_stopping, settings=choice,
+                                  groups=settings.beam_groups, diversity_penalty=settings.diversity_penalty, **ends)
             tokens, lengths = beams.tokens[:, 0], beams.lengths[:, 0]
         else:
             generated = self._generated(*arguments, choice, self._keys(indices, rows, samples), len(indices), inputs,
@@ -318,7 +348,7 @@ class Predictor:
         self.guesses.add(*jax.tree.map(lambda rows: self._gather(rows)[:texts], (acceptance, generated.lengths)))
         return generated
 
-    def _choice(self, rows: int) -> decode.Settings:
+    def _make_choice(self, rows: int) -> decode.Settings:
         """What config.decode says of choosing tokens, for as many rows; ValueError where out of range."""
         settings, tokenizer = self.experiment.config.decode, self.experiment.tokenizer
         filters = FILTERS if settings.method == "sample" else ()
