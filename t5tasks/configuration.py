@@ -91,7 +91,9 @@ def defaults(task: str) -> ml_collections.ConfigDict:
                    "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
                    "bad_words": (), "stop": (), "prefix": "", "forced_eos": False,
                    "choices": (), "regex": "", "json_schema": "", "beams": 4,
-                   "beam_groups": 1, "diversity_penalty": 0.0, "length_penalty": 1.0, "early_stopping": False,
+                   "beam_groups": 1, "diversity_penalty": 0.0, "length_penalty": 1.0,
+                   # False, True or "never": see decode/beam.py
+                   "early_stopping": ml_collections.FieldReference(False, field_type=object),
                    "length_normalised": False, "prior": (),
                    "prefill_chunk": 0, "slots": 0, "draft": "", "draft_tokens": 4, "prompt_lookup": 0},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

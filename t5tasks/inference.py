@@ -217,11 +217,9 @@ class Predictor:
         inputs = {name: rows for name, rows in batch.items() if name not in training_step.LABELS}
         return list(np.asarray(self._classify(parameters, self._place(inputs)), np.float64))
 
-    def _labels(self, parameters: Any, batch: Batch, indices: list[int], prior: np.ndarray | None
-                ) -> list[Answer]:
-        by_length = self.experiment.config.decode.length_normalised
-        probabilities = decode.normalise(self._label_sums(parameters, batch), self._label_tokens[1], by_length, prior)
-        return list(np.asarray(probabilities, np.float64))
+    def _labels(self, parameters: Any, batch: Batch, indices: list[int], prior: np.ndarray | None) -> list[Answer]:
+        sums, by_length = self._label_sums(parameters, batch), self.experiment.config.decode.length_normalised
+        return list(np.asarray(decode.normalise(sums, self._label_tokens[1], by_length, prior), np.float64))
 
     def _label_sums(self, parameters: Any, batch: Batch) -> np.ndarray:
         """f32[B, L]: the log-probability of each label after each prompt of a batch."""
@@ -239,13 +237,11 @@ class Predictor:
 
         Each text stands in every field of a record, in the task's own prompt.
         """
-        task, texts = self.experiment.task, self.experiment.config.decode.prior
-        if not texts:
-            return None
-        prompts = enumerate(self._prompt(dict.fromkeys(task.fields, text)) for text in texts)
+        fields, texts = self.experiment.task.fields, self.experiment.config.decode.prior
+        prompts = enumerate(self._prompt(dict.fromkeys(fields, text)) for text in texts)
         sums = [self._label_sums(parameters, batch)[:len(indices)] for indices, batch
                 in batches.evaluation_batches(prompts, self._prompt_shape, WINDOW)]
-        return np.asarray(np.logaddexp.reduce(np.concatenate(sums), axis=0) - np.log(len(texts)))
+        return None if not texts else np.asarray(np.logaddexp.reduce(np.concatenate(sums), axis=0) - np.log(len(texts)))
 
     def _texts(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
         """Generated texts, special tokens left out."""

@@ -24,7 +24,7 @@ FAMILIES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
 FAMILIES_OF_THE_PROJECT = {
     "t5", "t5_v1_1", "mt5", "umt5", "bart", "mbart", "marian", "gpt2", "gpt_neox", "llama", "llama3", "mistral",
     "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "olmo2", "llava", "paligemma", "paligemma2"}
-IN_THE_LOOPS = ("bart", "llama", "paligemma2")
+IN_THE_LOOPS = ("marian", "llama", "paligemma2")
 WIDTH, NEW, BEAMS = 8, 24, 4  # the widest prompt, the most new tokens
 
 
