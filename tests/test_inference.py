@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 
@@ -13,7 +14,9 @@ import pytest
 from t5tasks import configuration, experiment, sharding
 from t5tasks.data import features as feature_functions
 from t5tasks.inference import Predictor
+from t5tasks.models.model import Model
 
+WIDTH = 72
 LABELS = ("joy", "no joy at all", "neither of the two")
 TEXTS = ("a film", "words that go on for much longer than the others do", "why not, after all?", "?", "N/A or so")
 
@@ -32,7 +35,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Predict
         config.data.train = config.data.validation = f"file:{records}"
         config.tokenizer.size = 300
         config.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, decoder_layers=1)
-        config.batch.update(length=48, evaluation_size=8)
+        config.batch.update(length=WIDTH, evaluation_size=8)
         config.decode.update(decode)
         return Predictor(experiment.build(config, None))
 
@@ -59,12 +62,18 @@ def alone(predictor: Predictor, parameters: dict, text: str) -> tuple[np.ndarray
     for label in LABELS:
         example = run.form.preprocess({"text": text, "label": label}, run.options)
         tokens = feature_functions.tokenise(example.pieces, run.tokenizer)
-        logits = run.model.apply(parameters, {"tokens": np.asarray([tokens.ids], np.int32)})[0]
-        logprobs = np.asarray(jax.nn.log_softmax(logits), np.float64)
+        row = np.zeros((1, WIDTH), np.int32)
+        row[0, :len(tokens.ids)] = tokens.ids
+        logprobs = np.asarray(_logprobs(run.model, jax.device_get(parameters), row)[0], np.float64)
         target = [place for place, role in enumerate(tokens.roles) if role == "target"]
         sums.append(sum(logprobs[place - 1, tokens.ids[place]] for place in target))
         lengths.append(len(target))
     return np.array(sums), np.array(lengths)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logprobs(model: Model, parameters: dict, tokens: np.ndarray) -> jax.Array:
+    return jax.nn.log_softmax(model.apply(parameters, {"tokens": tokens}))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -99,8 +108,8 @@ def test_a_text_without_content_is_calibrated_to_even_odds(predictor: Callable[.
 def test_batch_mates_do_not_matter_to_labels(predictor: Callable[..., Predictor], parameters: dict) -> None:
     one = predictor(prior=("N/A",))
     together = answers(one, parameters, TEXTS * 3)
-    for index, text in enumerate(TEXTS):
-        np.testing.assert_allclose(answers(one, parameters, (text,))[0], together[index], rtol=0, atol=1e-6)
+    for index in (1, 3):  # the longest and the shortest
+        np.testing.assert_allclose(answers(one, parameters, (TEXTS[index],))[0], together[index], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("decode", "said"), [
