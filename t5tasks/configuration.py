@@ -68,25 +68,34 @@ def defaults(task: str) -> ml_collections.ConfigDict:
                       "final_fraction": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "beta1": 0.9,
                       "beta2": 0.999, "epsilon": 1e-8},
         # method: greedy, sample or beam. samples: answers to each record, drawn independently, where the task
-        # does something with them (majority, pass@k). length_normalised: divide a label's log-probability by
-        # its number of tokens (decoder form of classification). Filters (temperature to typical_p) act
-        # in sampling; penalties, bad_words and forced tokens always: see decode/process.py. stop: texts
-        # end before these strings (not in beam search). prefix: what an answer has to begin with.
-        # forced_eos: an answer cut at max_new_tokens ends with EOS. prefill_chunk: tokens of a prompt read at
-        # once, which bounds the memory that long prompts need; 0 for whole prompts. slots: texts under way
-        # together, an ended one's place given to the next prompt at once; 0: static batches of
-        # batch.evaluation_size, as beam search, constraints, several processes and a tensor mesh always have them.
+        # does something with them (majority, pass@k). Filters (temperature to typical_p) act in sampling;
+        # penalties, bad_words and forced tokens always: see decode/process.py. stop: texts end before these
+        # strings (not in beam search). prefix: what an answer has to begin with. forced_eos: an answer cut at
+        # max_new_tokens ends with EOS. prefill_chunk: tokens of a prompt read at once, which bounds the memory
+        # that long prompts need; 0 for whole prompts. slots: texts under way together, an ended one's place
+        # given to the next prompt at once; 0: static batches of batch.evaluation_size, as beam search,
+        # constraints, several processes and a tensor mesh always have them.
+        # beam_groups: above 1, diverse beam search; it divides beams, and diversity_penalty keeps the groups
+        # apart (decode/beam.py).
         # Not in beam search or slots: draft, a pretrained folder or a workdir of a smaller model, or
         # prompt_lookup, the longest n-gram to look up (0: off), guess draft_tokens ahead, which changes no
         # text but for rounding: see decode/speculate.py. choices (texts), regex or json_schema (a file or the
         # schema itself): constraints, what every answer is one of, see decode/patterns.py and decode/schema.py.
         # weights: int8 rounds matrices, and what they are multiplied by, to eight bits: see models/prepared.py.
+        # Of labels that a decoder scores: length_normalised divides a label's log-probability by its
+        # number of tokens. prior: texts without content, ("N/A",) say; a label's probability is divided
+        # by its mean probability after these in place of the record's texts (Zhao et al. 2021,
+        # arXiv:2102.09690, section 5), and ("",), the prompt without a text, makes it the PMI of Holtzman
+        # et al. 2021 (arXiv:2104.08315, section 3). It evens out what a model says whatever it reads.
         "decode": {"method": "greedy", "samples": 1, "max_new_tokens": 64, "min_new_tokens": 0, "temperature": 1.0,
                    "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "repetition_penalty": 1.0,
                    "presence_penalty": 0.0, "frequency_penalty": 0.0, "no_repeat_ngram": 0,
                    "bad_words": (), "stop": (), "prefix": "", "forced_eos": False,
                    "choices": (), "regex": "", "json_schema": "", "beams": 4,
-                   "length_penalty": 1.0, "early_stopping": False, "length_normalised": False,
+                   "beam_groups": 1, "diversity_penalty": 0.0, "length_penalty": 1.0,
+                   # False, True or "never": see decode/beam.py
+                   "early_stopping": ml_collections.FieldReference(False, field_type=object),
+                   "length_normalised": False, "prior": (),
                    "prefill_chunk": 0, "slots": 0, "draft": "", "draft_tokens": 4, "prompt_lookup": 0,
                    "weights": "full"},
         "mesh": {"data": -1, "fsdp": 1, "tensor": 1},

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -91,6 +91,12 @@ class Predictor:
                              "use greedy or sample, or leave it out")
         if settings.weights not in WEIGHTS:
             raise ValueError(f"config.decode.weights is {settings.weights!r}, expected one of {', '.join(WEIGHTS)}")
+        if settings.method == "beam":
+            decode.check_beams(settings.beams, 1, settings.beam_groups, settings.early_stopping,
+                               settings.diversity_penalty)
+        if not all(isinstance(text, str) for text in settings.prior):
+            raise ValueError(f"config.decode.prior is {tuple(settings.prior)}, expected texts")
+        self._choice = functools.cache(self._make_choice)
         self._choice(1)
         self._automaton = constrained.automaton(experiment)
         self._drafting = drafting.find(experiment)
@@ -127,14 +133,20 @@ class Predictor:
         size = WINDOW * self._prompt_shape.size
         first = skip - skip % size
         numbered = enumerate(itertools.islice(records, first, None), first)
+        answer = self._answering(parameters)
         while group := list(itertools.islice(numbered, size)):
-            yield from self._answers_of(parameters, group, skip)
+            yield from self._answers_of(answer, group, skip)
 
-    def _answers_of(self, parameters: Any, group: list[tuple[int, Record]], skip: int) -> Iterator[Answer]:
-        """Answers to numbered records from number `skip` on, whose batches hold no others."""
+    def _answering(self, parameters: Any) -> Callable[[Batch, list[int]], list[Answer]]:
+        """What answers a batch of prompts, of which the first have these numbers."""
         method = self.experiment.form.answers_by
-        answer = {CLASSES: self._classes, TAGS: self._classes, SPANS: self._classes,
-                  LABEL_SCORING: self._labels}.get(method, self._texts)
+        if method == LABEL_SCORING:
+            return functools.partial(self._labels, parameters, prior=self._prior(parameters))
+        return functools.partial(self._classes if method in (CLASSES, TAGS, SPANS) else self._texts, parameters)
+
+    def _answers_of(self, answer: Callable[[Batch, list[int]], list[Answer]], group: list[tuple[int, Record]],
+                    skip: int) -> Iterator[Answer]:
+        """Answers to numbered records from number `skip` on, whose batches hold no others."""
         rows = {(index, number): row for index, record in group for number, row in enumerate(self._rows(record))}
         missing = collections.Counter(index for index, _ in rows)
         found: dict[int, dict[int, Any]] = collections.defaultdict(dict)
@@ -144,7 +156,7 @@ class Predictor:
             indices = [index for index, _ in keys]
             if max(indices) < skip:
                 continue
-            for (index, number), value in zip(keys, answer(parameters, batch, indices), strict=False):
+            for (index, number), value in zip(keys, answer(batch, indices), strict=False):
                 found[index][number] = value
             missing.subtract(indices)
             while next_index in missing and not missing[next_index]:
@@ -310,16 +322,31 @@ class Predictor:
         inputs = {name: rows for name, rows in batch.items() if name not in training_step.LABELS}
         return list(np.asarray(self._values(parameters, self._place(inputs)), np.float64))
 
-    def _labels(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
+    def _labels(self, parameters: Any, batch: Batch, indices: list[int], prior: np.ndarray | None) -> list[Answer]:
+        sums, by_length = self._label_sums(parameters, batch), self.experiment.config.decode.length_normalised
+        return list(np.asarray(decode.normalise(sums, self._label_tokens[1], by_length, prior), np.float64))
+
+    def _label_sums(self, parameters: Any, batch: Batch) -> np.ndarray:
+        """f32[B, L]: the log-probability of each label after each prompt of a batch."""
         model, (labels, lengths) = self.experiment.model, self._label_tokens
         prompt = self._place(batch)
         rows, width = batch["tokens"].shape
-        settings = self.experiment.config.decode
-        cache = self._start(parameters, rows, decode.capacity(width, self._new_tokens, settings.prefill_chunk))
-        sums = decode.log_probabilities(model.step, model.score, parameters, prompt["tokens"], self._lengths(batch),
-                                        cache, labels, lengths, prefill_chunk=settings.prefill_chunk)
-        by_length = settings.length_normalised
-        return list(self._gather(decode.normalise(sums, lengths, by_length)).astype(np.float64))
+        chunk = self.experiment.config.decode.prefill_chunk
+        cache = self._start(parameters, rows, decode.capacity(width, self._new_tokens, chunk))
+        return self._gather(decode.log_probabilities(
+            model.step, model.score, parameters, prompt["tokens"], self._lengths(batch), cache, labels, lengths,
+            prefill_chunk=chunk))
+
+    def _prior(self, parameters: Any) -> np.ndarray | None:
+        """f32[L]: the log of the labels' mean probability after the texts of config.decode.prior, if any.
+
+        Each text stands in every field of a record, in the task's own prompt.
+        """
+        fields, texts = self.experiment.task.fields, self.experiment.config.decode.prior
+        prompts = enumerate(self._prompt(dict.fromkeys(fields, text)) for text in texts)
+        sums = [self._label_sums(parameters, batch)[:len(indices)] for indices, batch
+                in batches.evaluation_batches(prompts, self._prompt_shape, WINDOW)]
+        return None if not texts else np.asarray(np.logaddexp.reduce(np.concatenate(sums), axis=0) - np.log(len(texts)))
 
     def _texts(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
         """Generated texts, special tokens left out."""
@@ -339,7 +366,8 @@ class Predictor:
         ends["constraint"] = constrained.constraint(experiment, self._automaton, prompts, rows, samples)
         if settings.method == "beam":
             beams = decode.search(*arguments, beams=settings.beams, length_penalty=settings.length_penalty,
-                                  early_stopping=settings.early_stopping, settings=choice, **ends)
+                                  early_stopping=settings.early_stopping, settings=choice,
+                                  groups=settings.beam_groups, diversity_penalty=settings.diversity_penalty, **ends)
             tokens, lengths = beams.tokens[:, 0], beams.lengths[:, 0]
         else:
             generated = self._generated(*arguments, choice, self._keys(indices, rows, samples), len(indices), inputs,
@@ -421,7 +449,7 @@ class Predictor:
         self.guesses.add(*jax.tree.map(lambda rows: self._gather(rows)[:texts], (acceptance, generated.lengths)))
         return generated
 
-    def _choice(self, rows: int) -> decode.Settings:
+    def _make_choice(self, rows: int) -> decode.Settings:
         """What config.decode says of choosing tokens, for as many rows; ValueError where out of range."""
         settings, tokenizer = self.experiment.config.decode, self.experiment.tokenizer
         filters = FILTERS if settings.method == "sample" else ()

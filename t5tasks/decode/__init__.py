@@ -2,7 +2,7 @@
 """From prompts and a step function to tokens, beams or label probabilities, on the device."""
 
 from t5tasks.decode.automaton import Automaton, trie
-from t5tasks.decode.beam import Beams, search
+from t5tasks.decode.beam import Beams, check_beams, search
 from t5tasks.decode.constraint import Constraint, constrain
 from t5tasks.decode.continuous import Prompt, Slots, generate_all
 from t5tasks.decode.contract import Cache, Score, Start, Step, Verify, capacity
@@ -32,7 +32,7 @@ from t5tasks.decode.warp import warp
 
 __all__ = ["AT_EOS", "AT_LIMIT", "AT_STOP", "FORBIDDEN", "Acceptance", "Automaton", "Beams", "Cache", "Constraint",
            "Conversation", "Draft", "Generated", "ModelDraft", "News", "Pieces", "Prompt", "PromptLookup", "Score",
-           "Settings", "Slots", "Spellings", "Start", "Step", "Stream", "TextStream", "Verify", "capacity", "constrain",
-           "continuation", "cut", "from_padded", "generate", "generate_all", "json_schema", "keys",
-           "log_probabilities", "normalise", "padded", "pieces", "prefill", "process", "regex", "search", "settings",
-           "speculate", "spellings", "stream", "texts", "token_bytes", "trie", "warp", "widths"]
+           "Settings", "Slots", "Spellings", "Start", "Step", "Stream", "TextStream", "Verify", "capacity",
+           "check_beams", "constrain", "continuation", "cut", "from_padded", "generate", "generate_all", "json_schema",
+           "keys", "log_probabilities", "normalise", "padded", "pieces", "prefill", "process", "regex", "search",
+           "settings", "speculate", "spellings", "stream", "texts", "token_bytes", "trie", "warp", "widths"]

@@ -7,6 +7,18 @@ The semantics are those of transformers 5.23 (`GenerationMixin._beam_search`). A
     K = 2, E = 1        the 4 best   a EOS  c  d      EOS is among the first K: it is finished
                         rank         0  1   2  3      a and c live on: the best K that do not end
 
+In diverse beam search (Vijayakumar et al. 2016, arXiv:1610.02424, section 4, with the Hamming
+diversity) the K beams are G groups of k = K / G, each a search of its own over its own finished
+sequences. Within a step the groups go one after the other, and from a group's log-probabilities
+is taken
+
+    diversity_penalty * (how many beams of the row's earlier groups were just given that token)
+
+before any other setting acts; it stays in the sums, and so in the scores that rank all groups'
+sequences at the end. So it was in transformers up to 4.55 (`_group_beam_search`), but for two things:
+a group stops by the rule below, as every search here does, and one that has stopped gives out no
+token, where the padding of such a group counted there.
+
 A score is the sum of log-probabilities, EOS included, over (number of tokens) ** length_penalty.
 Penalties, bans and forced tokens (`process`) act on log-probabilities, which are not normalised
 again: a repetition penalty always multiplies, and a forced token adds 0.
@@ -47,16 +59,19 @@ class Beams:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A search under way; beams and finished sequences are in descending order."""
+    """Searches under way; beams and finished sequences are in descending order.
 
-    beams: jax.Array     # int32[B, K, N]  tokens of what still grows
-    sums: jax.Array      # f32[B, K]       their log-probabilities, -inf: no beam
-    finished: jax.Array  # int32[B, K, N]
-    lengths: jax.Array   # int32[B, K]     of the finished ones
-    scores: jax.Array    # f32[B, K]       of the finished ones, -inf: free
-    open: jax.Array      # bool[B]         may the finished ones still change?
+    With G groups a prompt has G rows, side by side: R = B * G, each of k = K / G beams.
+    """
+
+    beams: jax.Array     # int32[R, k, N]  tokens of what still grows
+    sums: jax.Array      # f32[R, k]       their log-probabilities, -inf: no beam
+    finished: jax.Array  # int32[R, k, N]
+    lengths: jax.Array   # int32[R, k]     of the finished ones
+    scores: jax.Array    # f32[R, k]       of the finished ones, -inf: free
+    open: jax.Array      # bool[R]         may the finished ones still change?
     count: jax.Array     # int32[]         tokens of each beam
-    places: jax.Array    # int32[B, K]     of each beam, the state of the constraint, see `constraint`
+    places: jax.Array    # int32[R, k]     of each beam, the state of the constraint, see `constraint`
 
 
 @jax.tree_util.register_dataclass
@@ -65,6 +80,7 @@ class Rules:
     """What decides between sequences; none of it is compiled in."""
 
     length_penalty: jax.Array      # f32[]
+    diversity_penalty: jax.Array   # f32[]
     stopping: jax.Array            # int32[]  a value of STOPPING
     settings: Settings             # B rows
     prompt: jax.Array              # int32[B, T] in `extend` as `prompts.at_the_end` makes it
@@ -75,11 +91,12 @@ class Rules:
 def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any, *,
            beams: int, max_new_tokens: int, length_penalty: Any, early_stopping: bool | str,
            eos: Any, pad: Any, settings: Settings | None = None, num_return: int = 1,
-           constraint: Constraint | None = None, keep_cache: bool = False, prefill_chunk: int = 0) -> Beams:
+           groups: int = 1, diversity_penalty: Any = 0.0, constraint: Constraint | None = None,
+           keep_cache: bool = False, prefill_chunk: int = 0) -> Beams:
     """The `num_return` best of `beams` sequences that follow each prompt.
 
     The prompts are read once, at batch B; the cache is then expanded to B x K rows. Compiles once for
-    each step, beams, max_new_tokens and shape, and works within a `jax.jit` of the caller's.
+    each step, beams, groups, max_new_tokens and shape, and works within a `jax.jit` of the caller's.
 
     Args:
       step: see `contract.Step`; hashable, the same object from call to call.
@@ -92,17 +109,15 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
       eos: int32[E], ids that end a text; ids below 0 name no token, and E may be 0. pad: id.
       prefill_chunk: as `prefill` has it.
       settings: B rows whose penalties, bans, forced tokens, min_new and max_new act on each beam.
+      groups: of beams; above 1, what each finds differs by diversity_penalty >= 0 (see above), of
+        which 0 lets all find the same.
       constraint: of B rows (`constraint.constrain`): what each text has to be.
 
     Raises: ValueError where shapes or ranges are wrong, the cache is too small, the settings
       draw at random or have stop strings, or a row's constraint needs more tokens than its limit.
     """
     check_request(prompt, prompt_lengths, cache, max_new_tokens, prefill_chunk)
-    if beams < 1 or not 1 <= num_return <= beams:
-        raise ValueError(f"{num_return} sequences of {beams} beams were asked for, expected at "
-                         "least 1 beam and no more sequences than beams.")
-    if not isinstance(early_stopping, bool | str) or early_stopping not in STOPPING:
-        raise ValueError(f"early_stopping is {early_stopping!r}, expected False, True or 'never'.")
+    check_beams(beams, num_return, groups, early_stopping, diversity_penalty)
     batch = prompt.shape[0]
     settings = make_settings(batch) if settings is None else settings
     _check_settings(settings, batch)
@@ -110,14 +125,34 @@ def search(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array
         constraints.check(constraint, settings, max_new_tokens)
     rules = Rules(
         length_penalty=jnp.asarray(length_penalty, jnp.float32),
+        diversity_penalty=jnp.asarray(diversity_penalty, jnp.float32),
         stopping=jnp.asarray(STOPPING[early_stopping], jnp.int32), settings=settings,
         prompt=jnp.asarray(prompt, jnp.int32), eos=jnp.asarray(eos, jnp.int32),
         constraint=constraint)
     run_search = _search if keep_cache else _search_in_place
     found, _ = run_search(step, params, prompt, prompt_lengths, cache, rules,
-                          jnp.asarray(pad, jnp.int32), beams=beams, max_new_tokens=max_new_tokens,
-                          prefill_chunk=prefill_chunk)
+                          jnp.asarray(pad, jnp.int32), beams=beams, groups=groups,
+                          max_new_tokens=max_new_tokens, prefill_chunk=prefill_chunk)
     return jax.tree.map(lambda array: array[:, :num_return], found)
+
+
+def check_beams(beams: int, num_return: int, groups: int, early_stopping: Any,
+                diversity_penalty: Any) -> None:
+    """Refuses what no search can be asked for, as `search` does; ValueError."""
+    if beams < 1 or not 1 <= num_return <= beams:
+        raise ValueError(f"{num_return} sequences of {beams} beams were asked for, expected at "
+                         "least 1 beam and no more sequences than beams.")
+    if groups < 1 or beams % groups:
+        raise ValueError(f"{beams} beams cannot be {groups} groups, expected a number of groups "
+                         "that divides the beams.")
+    if not isinstance(early_stopping, bool | str) or early_stopping not in STOPPING:
+        raise ValueError(f"early_stopping is {early_stopping!r}, expected False, True or 'never'.")
+    penalty = known(diversity_penalty)
+    if penalty is not None and not 0 <= penalty < float("inf"):
+        raise ValueError(f"diversity_penalty is {penalty}, expected a number from 0.")
+    if penalty is not None and penalty > 0 and groups == 1:
+        raise ValueError(f"diversity_penalty is {penalty}, which acts between groups of beams, and "
+                         "there is 1; ask for more groups, or leave it at 0.")
 
 
 def _check_settings(settings: Settings, batch: int) -> None:
@@ -131,23 +166,23 @@ def _check_settings(settings: Settings, batch: int) -> None:
 
 
 def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, cache: Any,
-         rules: Rules, pad: jax.Array, *, beams: int, max_new_tokens: int, prefill_chunk: int
-         ) -> tuple[Beams, Any]:
-    batch = prompt.shape[0]
+         rules: Rules, pad: jax.Array, *, beams: int, groups: int, max_new_tokens: int,
+         prefill_chunk: int) -> tuple[Beams, Any]:
+    batch, size = prompt.shape[0], beams // groups
     logits, prompt_cache = prefill(step, params, prompt, prompt_lengths, cache, prefill_chunk)
     rules = dataclasses.replace(rules, prompt=at_the_end(prompt, prompt_lengths),
                                 eos=rules.eos.reshape(-1))
-    first_rows = jnp.arange(batch, dtype=jnp.int32)[:, None]
-    rows = jnp.repeat(first_rows[:, 0], beams)
+    rows = jnp.repeat(jnp.arange(batch, dtype=jnp.int32), beams)
+    first_beams = jnp.arange(batch * groups, dtype=jnp.int32)[:, None] * size
 
     def advance(carry: tuple[jax.Array, State, Any]) -> tuple[jax.Array, State, Any]:
         logits, state, cache = carry
-        state, parents = extend(state, logits.reshape(batch, beams, -1), rules)
+        state, parents = extend_in_turn(state, logits.reshape(batch * groups, size, -1), rules, groups)
 
         def feed(read: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
-            cache = read[1].reorder((first_rows * beams + parents).reshape(-1))
+            cache = read[1].reorder((first_beams + parents).reshape(-1))
             last = jax.lax.dynamic_index_in_dim(state.beams, state.count - 1, axis=2, keepdims=False)
-            counts = jnp.repeat(state.open.astype(jnp.int32), beams)
+            counts = jnp.repeat(state.open.astype(jnp.int32), size)
             logits, cache = step(params, last.reshape(-1, 1), counts, cache)
             return logits.astype(jnp.float32), cache
 
@@ -155,39 +190,72 @@ def _run(step: Step, params: Any, prompt: jax.Array, prompt_lengths: jax.Array, 
         logits, cache = if_any(grows, feed, (logits, cache))
         return logits, state, cache
 
-    begun = (logits[rows].astype(jnp.float32), start(batch, beams, max_new_tokens, rules.constraint),
+    begun = (logits[rows].astype(jnp.float32),
+             start(batch * groups, size, max_new_tokens, rules.constraint),
              prompt_cache.expand(beams, max_new_tokens))
     _, state, _ = jax.lax.while_loop(
         lambda carry: jnp.any(carry[1].open) & (carry[1].count < max_new_tokens), advance, begun)
-    return Beams(_fill(state, rules.eos, pad), state.lengths, state.scores), prompt_cache
+    return _ranked(Beams(_fill(state, rules.eos, pad), state.lengths, state.scores), groups), prompt_cache
 
 
-_STATIC = ("step", "beams", "max_new_tokens", "prefill_chunk")
+_STATIC = ("step", "beams", "groups", "max_new_tokens", "prefill_chunk")
 _search = partial(jax.jit, static_argnames=_STATIC)(_run)
 # The prompts' cache comes out again, so that the memory that came in can hold it.
 _search_in_place = partial(jax.jit, static_argnames=_STATIC, donate_argnames=("cache",))(_run)
 
 
-def start(batch: int, beams: int, max_new_tokens: int, constraint: Constraint | None = None) -> State:
+def start(rows: int, beams: int, max_new_tokens: int, constraint: Constraint | None = None) -> State:
     """One beam a row, without a token."""
+    places = constraints.begin(constraint, rows)  # of the prompts, which may have several rows
     return State(
-        beams=jnp.zeros((batch, beams, max_new_tokens), jnp.int32),
-        sums=jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0),
-        finished=jnp.zeros((batch, beams, max_new_tokens), jnp.int32),
-        lengths=jnp.zeros((batch, beams), jnp.int32),
-        scores=jnp.full((batch, beams), -jnp.inf),
-        open=jnp.ones(batch, bool),
+        beams=jnp.zeros((rows, beams, max_new_tokens), jnp.int32),
+        sums=jnp.full((rows, beams), -jnp.inf).at[:, 0].set(0.0),
+        finished=jnp.zeros((rows, beams, max_new_tokens), jnp.int32),
+        lengths=jnp.zeros((rows, beams), jnp.int32),
+        scores=jnp.full((rows, beams), -jnp.inf),
+        open=jnp.ones(rows, bool),
         count=jnp.zeros((), jnp.int32),
-        places=jnp.repeat(constraints.begin(constraint, batch), beams).reshape(batch, beams))
+        places=jnp.repeat(places, rows * beams // places.shape[0]).reshape(rows, beams))
 
 
-def extend(state: State, logits: jax.Array, rules: Rules) -> tuple[State, jax.Array]:
+def extend_in_turn(state: State, logits: jax.Array, rules: Rules, groups: int
+                   ) -> tuple[State, jax.Array]:
+    """As `extend`, for R = B * G rows of which a prompt's choose one after the other."""
+    if groups == 1:
+        return extend(state, logits, rules)
+    batch, vocabulary = logits.shape[0] // groups, logits.shape[-1]
+    rows = jnp.arange(batch)[:, None]
+
+    def apart(array: jax.Array) -> jax.Array:  # the count is one for all
+        return (jnp.broadcast_to(array, groups) if array.ndim == 0
+                else array.reshape(batch, groups, *array.shape[1:]).swapaxes(0, 1))
+
+    def together(array: jax.Array) -> jax.Array:
+        return array[0] if array.ndim == 1 else array.swapaxes(0, 1).reshape(-1, *array.shape[2:])
+
+    def extend_group(given: jax.Array, group: tuple[State, jax.Array]
+                     ) -> tuple[jax.Array, tuple[State, jax.Array]]:
+        before, logits = group
+        after, parents = extend(before, logits, rules, rules.diversity_penalty * given)
+        newest = jax.lax.dynamic_index_in_dim(after.beams, before.count, axis=2, keepdims=False)
+        lives = before.open[:, None] & (after.sums > -jnp.inf)
+        return given.at[rows, newest].add(lives.astype(jnp.float32)), (after, parents)
+
+    none_given = jnp.zeros((batch, vocabulary))
+    _, grown = jax.lax.scan(extend_group, none_given, jax.tree.map(apart, (state, logits)))
+    state, parents = jax.tree.map(together, grown)
+    return state, parents
+
+
+def extend(state: State, logits: jax.Array, rules: Rules, takes: jax.Array | None = None
+           ) -> tuple[State, jax.Array]:
     """One token more, from logits f32[B, K, V] of the beams.
 
+    Args: takes: f32[B, V], what diversity takes off the log-probabilities; None: nothing.
     Returns: (state, parents int32[B, K]: the beam that each beam continues).
     """
     beams, limit = state.beams.shape[1:]
-    logits, shifts = _processed(state, logits, rules)
+    logits, shifts = _processed(state, logits, rules, takes)
     sums, parents, tokens = largest(logits, shifts, state.sums,
                                     (1 + max(1, rules.eos.shape[0])) * beams)
     count = state.count + 1
@@ -207,10 +275,12 @@ def extend(state: State, logits: jax.Array, rules: Rules) -> tuple[State, jax.Ar
     return state, jnp.take_along_axis(parents, order, axis=1)
 
 
-def _processed(state: State, logits: jax.Array, rules: Rules) -> tuple[jax.Array, jax.Array]:
+def _processed(state: State, logits: jax.Array, rules: Rules, takes: jax.Array | None
+               ) -> tuple[jax.Array, jax.Array]:
     """(f32[B, K, V], f32[B, K]): what to rank, and what to take off it for log-probabilities."""
     batch, beams, vocabulary = logits.shape
     shifts = jax.nn.logsumexp(logits, axis=-1)
+    logits = logits if takes is None else logits - takes[:, None]
     tokens = state.beams.reshape(batch * beams, -1)
     counts = jnp.full(batch, state.count)
 
@@ -261,3 +331,13 @@ def _fill(state: State, eos: jax.Array, pad: jax.Array) -> jax.Array:
     filler = jnp.where((pad == 0) & (eos[0] >= 0), eos[0], pad) if eos.shape[0] else pad
     inside = jnp.arange(state.finished.shape[2]) < state.lengths[..., None]
     return jnp.where(inside, state.finished, filler)
+
+
+def _ranked(found: Beams, groups: int) -> Beams:
+    """The sequences f[B * G, k, ...] of all groups of a prompt as one ranking, f[B, K, ...]."""
+    if groups == 1:
+        return found
+    found = jax.tree.map(lambda array: array.reshape(-1, groups * array.shape[1], *array.shape[2:]), found)
+    scores, order = jax.lax.top_k(found.scores, found.scores.shape[1])
+    return Beams(jnp.take_along_axis(found.tokens, order[..., None], axis=1),
+                 jnp.take_along_axis(found.lengths, order, axis=1), scores)

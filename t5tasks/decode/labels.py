@@ -67,8 +67,8 @@ def _log_probabilities(step: Step, score: Score, params: Any, prompt: jax.Array,
     return sums + rest.reshape(batch, count)
 
 
-def normalise(sums: jax.Array, label_lengths: jax.Array, by_length: bool,
-              prior: jax.Array | None = None) -> jax.Array:
+def normalise(sums: jax.Array | np.ndarray, label_lengths: jax.Array, by_length: bool,
+              prior: jax.Array | np.ndarray | None = None) -> jax.Array:
     """f32[B, L]: probabilities over the labels, from their sums f32[B, L]; pure arithmetic.
 
     by_length compares log-probabilities a token (label_lengths int32[L]), which a long label would

@@ -177,3 +177,20 @@ def write(stored: jax.Array, new: jax.Array, starts: jax.Array) -> jax.Array:
         return stored.at[rows, :, starts].set(new, mode="drop", unique_indices=stored.shape[0] > 1)
     update = jax.vmap(lambda row, part, start: jax.lax.dynamic_update_slice_in_dim(row, part, start, 1))
     return update(stored, jnp.swapaxes(new, 1, 2), starts)
+
+
+def check_room(cache: Cache, width: int, counts: jax.Array) -> None:
+    """Refuses a step of int32[B, width] tokens that the cache cannot hold: on a device, it would go unnoticed.
+
+    Lengths are read where they are at hand, which within a `jax.jit` they are not: who runs steps
+    there checks the whole request before (decode.contract.check_request).
+
+    Raises: ValueError.
+    """
+    need = width
+    if not any(isinstance(array, jax.core.Tracer) or not array.is_fully_addressable
+               for array in (cache.lengths, jnp.asarray(counts))):
+        # A wider block is written whole, its padding included.
+        need = int(jnp.max(cache.lengths + (counts if width == 1 else width)))
+    if need > cache.capacity:
+        raise ValueError(f"a step of {width} tokens needs {need} slots, the cache has {cache.capacity}; make it larger")

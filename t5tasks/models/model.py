@@ -129,6 +129,9 @@ class Model:
         Returns:
           f32[B, V], the logits after each row's last valid token (of no meaning where counts is
           0), and the cache with the valid tokens in it.
+
+        Raises:
+          ValueError: the cache has no room; where its lengths are traced, the caller has to see to it.
         """
         hidden, cache = self._extend(parameters, tokens, counts, cache)
         last = jnp.maximum(counts - 1, 0)[:, None, None]
@@ -155,6 +158,7 @@ class Model:
 
     def _extend(self, parameters: Parameters, tokens: jax.Array, counts: jax.Array, cache: Cache
                 ) -> tuple[jax.Array, Cache]:
+        cache_functions.check_room(cache, tokens.shape[1], counts)
         hidden, layers = self._call("extend", self.unrolled_form(parameters), tokens, cache)
         if cache.image_features_used is not None and self.config.vision is not None:
             valid = jnp.arange(tokens.shape[1]) < counts[:, None]

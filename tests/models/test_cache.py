@@ -174,3 +174,20 @@ def test_a_single_token_past_the_end_is_dropped():
     new = jnp.full((2, 1, 1, 1), 9.0)
     written = cache_functions.write(stored, new, jnp.asarray([3, 1]))
     assert np.asarray(written).ravel().tolist() == [0, 1, 2, 3, 9, 5]
+
+
+def test_a_step_or_score_past_the_end_is_refused(family):
+    made = family("rotary decoder")
+    cache = made.start(made.parameters, 2, 4)
+    full = dataclasses.replace(cache, lengths=jnp.asarray([4, 3]))
+    cache_functions.check_room(full, 1, jnp.asarray([0, 1]))  # a row that rests may be full
+    for width, counts, held, said in ((1, [1, 0], full, "a step of 1 tokens needs 5 slots, the cache has 4"),
+                                      (2, [0, 1], full, "a step of 2 tokens needs 6 slots"),
+                                      (5, [1, 1], cache, "a step of 5 tokens needs 5 slots")):
+        counts, step = jnp.asarray(counts), jnp.ones((2, width), jnp.int32)
+        with pytest.raises(ValueError, match=said):
+            made.model.step(made.parameters, step, counts, held)
+        with pytest.raises(ValueError, match=said):
+            made.model.score(made.parameters, step, counts, step, held)
+    with pytest.raises(ValueError, match="a step of 5 tokens"):  # known from the shapes
+        jax.eval_shape(made.model.step, made.parameters, jnp.ones((2, 5), jnp.int32), jnp.asarray([1, 1]), cache)
