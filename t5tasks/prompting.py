@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records come in; the prompts that a model is given, in batches over the whole mesh, go out.
+
+Every process of a run goes through the same records in the same batches, whose rows are spread
+over the whole mesh; the answers come back to each of them whole.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from t5tasks import sharding
+from t5tasks.data import batches
+from t5tasks.data import features as feature_functions
+from t5tasks.data.features import Features
+from t5tasks.experiment import Experiment, check_ids
+from t5tasks.tasks.task import Record
+
+Batch = dict[str, np.ndarray]
+WINDOW = 32  # batches, in which records of like length stand together
+
+
+class Prompts:
+    """The prompts of an experiment whose answers take at most `new_tokens`."""
+
+    def __init__(self, experiment: Experiment, new_tokens: int) -> None:
+        self.experiment = experiment
+        self.new_tokens = new_tokens
+        self._start = jax.jit(experiment.model.start, static_argnums=(1, 2))
+
+    @property
+    def shape(self) -> batches.Shape:
+        """As in evaluation; a decoder's prompt leaves room for its answer."""
+        shape, config = self.experiment.evaluation_shape, self.experiment.model.config
+        if config.architecture != "decoder" or config.positions not in ("learned", "sinusoidal"):
+            return shape
+        return dataclasses.replace(shape, length=min(shape.length, config.max_length - self.new_tokens))
+
+    def features(self, record: Record) -> Features:
+        """What the model is given of a record: tokens int32[T], and source_tokens int32[S] beside an encoder."""
+        experiment, shape = self.experiment, self.shape
+        example = experiment.example(experiment.form.asked(record), shape.length)
+        if example.source:
+            source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
+            check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
+            return {"source_tokens": source.ids, "tokens": np.asarray([experiment.start], np.int32)}
+        pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
+        tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
+        check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")
+        return {"tokens": tokens.ids}
+
+    def cache(self, parameters: Any, rows: int, slots: int, inputs: dict[str, jax.Array] | None = None) -> Any:
+        """An empty cache of `rows` rows of `slots` tokens, with the inputs' sources or images read."""
+        return self._start(parameters, rows, slots) if inputs is None else self._start(parameters, rows, slots, inputs)
+
+    def lengths(self, batch: Batch) -> jax.Array:
+        """int32[B]: tokens of each prompt, 1 for the rows that only fill the batch."""
+        return self.place({"lengths": np.maximum(batch["segments"].sum(1), 1).astype(np.int32)})["lengths"]
+
+    def place(self, batch: Batch) -> dict[str, jax.Array]:
+        """A batch on the mesh, of which each process has the same and puts its part."""
+        rows = len(next(iter(batch.values())))
+        part = rows // jax.process_count()
+        mine = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+        return sharding.global_batch({name: rows[mine] for name, rows in batch.items()}, self.experiment.mesh)
+
+    def gather(self, array: jax.Array) -> np.ndarray:
+        """The whole of a batch's answers, on every process."""
+        if jax.process_count() > 1:
+            array = jax.jit(lambda value: value, out_shardings=sharding.replicated(self.experiment.mesh))(array)
+        return np.asarray(array)
