@@ -332,7 +332,7 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (("--workdir=nowhere",), "no config: give --config=FILE, or --workdir of a run"),
     (("--config={config}", "--config.decode.method=beam"),
      "config.decode.method is 'beam' with 1 samples; a reply that is shown while it is written needs greedy or sample"),
-    (("--config={config}", "--config.decode.top_p=7"), "top_p"),
+    (("--config={config}", "--config.decode.method=sample", "--config.decode.top_p=7"), "top_p"),
     (("--pretrained={folder}", "--transcript=nowhere.jsonl"), "nowhere.jsonl cannot be read: No such file"),
     (("--pretrained={folder}", "--transcript={two}"), 'two.jsonl is not one JSON record, {"turns": [...]}: Extra data'),
     (("--pretrained={folder}", "--transcript={text}"), "no field 'turns'"),
