@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from t5tasks import chat, configuration, experiment, predict, pretrained, talk, tasks
+from t5tasks import chat, configuration, experiment, predict, pretrained, talk, tasks, train
 from t5tasks.data import sources
 from t5tasks.data import tokenizer as tokenizers
 from t5tasks.data.features import tokenise
@@ -110,14 +110,22 @@ def get_config():
     assert (done.status, done.output, done.errors) == (0, texts[6] + "\n", "")
 
 
-def test_a_run_of_the_dialogue_task(runs: Callable, verb: Callable, monkeypatch: pytest.MonkeyPatch,
-                                    tmp_path: pathlib.Path) -> None:
-    run = runs("dialogue", "decoder")
+def test_a_run_of_the_dialogue_task(verb: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    config = configuration.defaults("dialogue")
+    config.data.update(train="builtin:train?size=16", validation="builtin:validation?size=8")
+    config.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, decoder_layers=1)
+    config.tokenizer.size = 330
+    config.batch.update(size=8, length=128, evaluation_size=8)
+    config.train.update(steps=1, evaluate_every=1)
+    config.decode.max_new_tokens = NEW
+    path, workdir = tmp_path / "config.json", tmp_path / "run"
+    experiment.write_json(path, configuration.plain(config))
+    assert verb(train, f"--config={path}", f"--workdir={workdir}").status == 0
     source, output = tmp_path / "one.jsonl", tmp_path / "reply.jsonl"
     source.write_text(json.dumps({"turns": [{"role": "user", "text": "Hi."}]}), "utf-8")
-    assert verb(predict, f"--workdir={run.workdir}", f"--input={source}", f"--output={output}").status == 0
+    assert verb(predict, f"--workdir={workdir}", f"--input={source}", f"--output={output}").status == 0
     monkeypatch.setattr("sys.stdin", io.StringIO("Hi.\n"))
-    done = verb(chat, f"--workdir={run.workdir}")
+    done = verb(chat, f"--workdir={workdir}")
     assert (done.status, done.output) == (0, json.loads(output.read_text("utf-8"))["reply"] + "\n"), done.errors
 
 
@@ -332,7 +340,7 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (("--workdir=nowhere",), "no config: give --config=FILE, or --workdir of a run"),
     (("--config={config}", "--config.decode.method=beam"),
      "config.decode.method is 'beam' with 1 samples; a reply that is shown while it is written needs greedy or sample"),
-    (("--config={config}", "--config.decode.top_p=7"), "top_p"),
+    (("--config={config}", "--config.decode.method=sample", "--config.decode.top_p=7"), "top_p"),
     (("--pretrained={folder}", "--transcript=nowhere.jsonl"), "nowhere.jsonl cannot be read: No such file"),
     (("--pretrained={folder}", "--transcript={two}"), 'two.jsonl is not one JSON record, {"turns": [...]}: Extra data'),
     (("--pretrained={folder}", "--transcript={text}"), "no field 'turns'"),
