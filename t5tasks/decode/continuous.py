@@ -147,8 +147,7 @@ def generate_all(step: Step, start: Start, params: Any, prompts: Iterable[Prompt
         taken = [ahead.popleft() for _ in range(min(len(free), len(ahead)))]
         needed = max((slots.capacity(prompt) for _, prompt in taken), default=0)
         if needed > capacity:
-            larger = _empty_cache(program, params, slots, needed)
-            held, capacity = (held[0], _moved(program, held[1], larger), held[2]), needed
+            held, capacity = (held[0], _grown(program, held[1], needed), held[2]), needed
         for batch in _batches(taken, slots):
             rows = [free.pop() for _ in batch]
             held = _refill(program, params, *held, np.asarray(rows, np.int32), *_joined(batch, slots), *constants)
@@ -227,12 +226,9 @@ def _empty(program: Program, params: Any, slots: Slots, capacity: int, first: Pr
         program, params, tokens, lengths, slots.widths[-1], _inputs(slots), settings, keys, *constants)
     parts = (logits, dataclasses.replace(state, cache=None), dataclasses.replace(request, eos=None, pieces=None))
     logits, state, request = _zeros_of(parts, program)
-    state = dataclasses.replace(state, ended=~state.ended, cache=_empty_cache(program, params, slots, capacity))
+    cache = _zeros_of(_cache.eval_shape(program, params, slots.count, capacity, _inputs(slots)), program)
+    state = dataclasses.replace(state, ended=~state.ended, cache=cache)
     return logits, state, dataclasses.replace(request, eos=constants[0], pieces=constants[2])
-
-
-def _empty_cache(program: Program, params: Any, slots: Slots, capacity: int) -> Any:
-    return _zeros_of(_cache.eval_shape(program, params, slots.count, capacity, _inputs(slots)), program)
 
 
 def _inputs(slots: Slots) -> dict[str, jax.ShapeDtypeStruct] | None:
@@ -272,11 +268,10 @@ def _refill(program: Program, params: Any, logits: jax.Array, state: State, requ
     return (*_laid_out(placed[:2], program.sharding), placed[2])
 
 
-@partial(jax.jit, static_argnames=("program",), donate_argnames=("larger",))
-def _moved(program: Program, state: State, larger: Any) -> State:
+@partial(jax.jit, static_argnames=("program", "capacity"))
+def _grown(program: Program, state: State, capacity: int) -> State:
     """The same texts under way in a larger cache."""
-    cache = larger.place(jnp.arange(state.ended.shape[0]), state.cache)
-    return dataclasses.replace(state, cache=_laid_out(cache, program.sharding))
+    return dataclasses.replace(state, cache=_laid_out(state.cache.grow(capacity), program.sharding))
 
 
 @jax.jit

@@ -242,6 +242,17 @@ def test_slots_answer_what_batches_answer_and_go_on_anywhere(
     assert list(predictor.answers(trained.parameters, records, skip=18)) == answers[1][18:]
 
 
+def test_slots_are_for_generated_texts_alone(runs: Callable) -> None:
+    run, found = runs("extractive_qa", "encoder"), []
+    records = list(sources.read("builtin:test?size=8", "extractive_qa"))
+    for slots in (0, 8):
+        config = configuration.read(str(run.config))
+        config.decode.slots = slots
+        trained = load(config, run.workdir)
+        found.append(list(inference.Predictor(trained.experiment).predictions(trained.parameters, records)))
+    assert len(found[0]) == 8 and found[0] == found[1]
+
+
 def test_a_sample_depends_on_the_seed_and_the_records_number(
         runs: Callable, verb: Callable, tmp_path: pathlib.Path) -> None:
     run = runs("text_generation", "decoder")
