@@ -196,11 +196,12 @@ def test_every_beam_matches_at_the_tightest_limit(recency):
     names = [name for name in LANGUAGES for _ in range(3)]
     fewest = np.array([LANGUAGES[name].remaining[LANGUAGES[name].start] for name in names])
     rows = len(names)
-    for more in (0, 1, 4):
+    for more, groups in ((0, 1), (1, 3), (4, 1)):
         out = jax.device_get(decode.search(
             recency.step, recency.params, np.full((rows, 2), 3, np.int32), np.full(rows, 2),
             recency.empty(np.arange(rows) % 4, 12), beams=3, num_return=3, max_new_tokens=NEW, length_penalty=1.0,
             early_stopping=False, eos=[EOS, -1], pad=PAD, settings=decode.settings(rows, max_new=fewest + more),
+            groups=groups, diversity_penalty=0.0 if groups == 1 else 0.7,
             constraint=constraint([LANGUAGES[name] for name in names])))
         assert np.all(out.lengths[:, 0] > 0)
         for row, name in enumerate(names):
