@@ -122,7 +122,8 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
 def make_plan(config: ml_collections.ConfigDict, run: Experiment, records: Sequence[Any]) -> Plan:
     """Steps of the run and its intervals, zeros in the config filled in."""
     train = config.train
-    steps = train.steps or math.ceil(train.epochs * rows_per_epoch(run, records) / config.batch.size)
+    rows = rows_per_epoch(run, records, sample=100 if train.steps else 2000)  # where none is graded, it would never end
+    steps = train.steps or math.ceil(train.epochs * rows / config.batch.size)
     evaluate_every = train.evaluate_every or max(math.ceil(steps / 4), 1)
     return Plan(steps=steps, log_every=max(train.log_every, 1), evaluate_every=evaluate_every,
                 checkpoint_every=train.checkpoint_every or evaluate_every, on_nan=train.on_nan)
