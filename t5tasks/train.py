@@ -122,7 +122,7 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
 def make_plan(config: ml_collections.ConfigDict, run: Experiment, records: Sequence[Any]) -> Plan:
     """Steps of the run and its intervals, zeros in the config filled in."""
     train = config.train
-    rows = rows_per_epoch(run, records, sample=100 if train.steps else 2000)  # where none is graded, it would never end
+    rows = rows_per_epoch(run, records)  # an error where none is graded: the run would never end
     steps = train.steps or math.ceil(train.epochs * rows / config.batch.size)
     evaluate_every = train.evaluate_every or max(math.ceil(steps / 4), 1)
     return Plan(steps=steps, log_every=max(train.log_every, 1), evaluate_every=evaluate_every,
