@@ -69,8 +69,8 @@ class Writer:
     def prepared(self, parameters: Any) -> Any:
         """The parameters as decoding reads them fastest; made for each pass, so that none outlives training's own."""
         settings = self.experiment.config.decode
-        batch = settings.slots if self.refills else self.prompts.shape.size
-        rows = batch * (settings.beams if settings.method == "beam" else settings.samples)
+        rows = self.prompts.shape.size * (settings.beams if settings.method == "beam" else settings.samples)
+        rows = settings.slots if self.refills else rows
         return self.experiment.model.prepared(parameters, rows, settings.weights)
 
     @property
