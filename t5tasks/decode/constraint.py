@@ -130,19 +130,19 @@ def mask(logits: jax.Array, constraint: Constraint, states: jax.Array, left: jax
       states: int32[R], R = B or a multiple of it: rows in the order of the constraint's, each repeated.
       left: int32[R], the tokens that a row may still write. eos: int32[E], ids below 0 name no token.
     """
-    def masked() -> jax.Array:
-        state = jnp.maximum(states, 0)
-        places = constraint.base[state][:, None] + constraint.columns
-        fits = constraint.remaining[constraint.targets[places]] < left[:, None]
-        fits &= constraint.owners[places] == state[:, None]
-        # Without "clip" each of the lookups is checked, and a write into [R, V] would copy it.
+    state = jnp.maximum(states, 0)
+    places = constraint.base[state][:, None] + constraint.columns
+    fits = constraint.remaining[constraint.targets[places]] < left[:, None]
+    fits &= constraint.owners[places] == state[:, None]
+    # Without "clip" each of the lookups is checked, and a write into [R, V] would copy it.
+    if constraint.classes.shape[0] == 1:  # one automaton: its columns need not be written out for each row
+        allowed = jnp.take(fits, constraint.classes[0], axis=1, mode="clip")
+    else:
         classes = jnp.take(constraint.classes, _which(constraint, states), axis=0, mode="clip")
         allowed = jnp.take_along_axis(fits, classes, axis=1, mode="clip")
-        is_end = jnp.zeros(logits.shape[-1], bool).at[jnp.where(eos < 0, logits.shape[-1], eos)].set(True, mode="drop")
-        allowed = jnp.where(is_end, (constraint.remaining[state] == 0)[:, None], allowed)
-        return jnp.where(allowed | (states == FREE)[:, None], logits, -jnp.inf)
-
-    return jax.lax.cond(jnp.any(states != FREE), masked, lambda: logits)
+    is_end = jnp.zeros(logits.shape[-1], bool).at[jnp.where(eos < 0, logits.shape[-1], eos)].set(True, mode="drop")
+    allowed = jnp.where(is_end, (constraint.remaining[state] == 0)[:, None], allowed)
+    return jnp.where(allowed | (states == FREE)[:, None], logits, -jnp.inf)
 
 
 def move(constraint: Constraint | None, states: jax.Array, tokens: jax.Array) -> jax.Array:
