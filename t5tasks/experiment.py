@@ -146,7 +146,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     Raises:
       ValueError: names, sizes or files that do not fit together, one line each.
     """
-    task = tasks.get(config.task.name)
+    task = tasks.get(config.task.name, config.task)
     if unfit := {*config.task} ^ {"name", *task.options}:
         raise ValueError(f"config.task has no settings of {task.name} ({', '.join(sorted(unfit))} differ); "
                          f"begin the config with defaults({task.name!r})")

@@ -11,10 +11,11 @@ The guide's example:
 The decoder's is the template "Review: {text} {cue}" with the cue "Sentiment:".
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from t5tasks.data.features import Piece, special
-from t5tasks.tasks import labelled
+from t5tasks.tasks import labelled, multi_label
 from t5tasks.tasks.task import Record
 
 
@@ -23,6 +24,9 @@ def encoder_pieces(record: Record) -> Sequence[Piece]:
     return special("cls", "input"), Piece(record["text"], "input", trim=True), special("sep", "input")
 
 
-TASK = labelled.make(
+SINGLE = labelled.make(
     "classification", "3", encoder_pieces, roles={"text": "input"},
-    options={"labels": (), "template": "{text}\n{cue}", "cue": "Label:"})
+    options={"labels": (), "template": "{text}\n{cue}", "cue": "Label:", "multi_label": False, "threshold": 0.5})
+SETS = multi_label.of(SINGLE, encoder_pieces)
+
+TASK = dataclasses.replace(SINGLE, variant=lambda options: SETS if options.get("multi_label") else None)

@@ -50,6 +50,8 @@ class Form:
     shorten: Callable[[Record, Options], tuple[Record, Options] | None] = lambda record, options: None
     # Names of the special tokens that end an answer, EOS aside: those that a chat template ends its turns with.
     ends: tuple[str, ...] = ()
+    # Whether each class of a cls head has a probability of its own (a sigmoid), instead of a share of one (a softmax).
+    independent: bool = False
     # The right answer to a record, where it is not what the generic `Form.right` finds.
     gold: Callable[[Record, Options], Answer] | None = None
 
@@ -96,6 +98,7 @@ class Task:
       control: texts of control tokens that a tokenizer trained for the task gets.
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
+      variant: the task that some options make of it (sets of labels); the task itself is None.
       weight: record, options → what its loss counts in training; figures count every record alike.
       tune: options, a checkpoint's figures of the validation records → options with what is tuned on these.
     """
@@ -116,6 +119,7 @@ class Task:
     bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
     control: tuple[str, ...] = ()
     counters: int = 1
+    variant: Callable[[Options], "Task | None"] = lambda options: None
     weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Few-shot prompts and class weights: from a config to what a run trains on, keeps and reports."""
 
+import json
+
 import jax
 import numpy as np
 
-from t5tasks import configuration, experiment, inference, train
+from t5tasks import configuration, evaluate, experiment, inference, train
 from t5tasks.data.features import tokenise
 from t5tasks.tasks.task import SHOT
 
@@ -66,3 +68,23 @@ def test_class_weights_act_in_training_and_on_no_figure(config_file, tmp_path):
 def test_an_encoder_is_told_that_it_reads_no_examples(verb, config_file, tmp_path):
     path = config_file(tmp_path, "classification", "encoder", "config.task.shots = 2")
     assert "an encoder reads no examples" in verb(train, f"--config={path}", f"--workdir={tmp_path / 'run'}").mistake
+
+
+LABELS = ("ape", "bee", "cow")
+
+
+def test_sets_of_labels_are_learned(verb, config_file, tmp_path):
+    """Each label has its word, and which words a text has is nothing that one label of three could tell."""
+    sets = [[label for bit, label in enumerate(LABELS) if number >> bit & 1] for number in range(8)]
+    rows = [{"text": " ".join(["so", *chosen, str(number)]), "labels": chosen}
+            for number in range(8) for chosen in sets]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    path = config_file(tmp_path, "classification", "encoder", (
+        f'config.data.update(train="file:{tmp_path}/rows.jsonl", validation="file:{tmp_path}/rows.jsonl", test="")\n'
+        "    config.tokenizer.size = 285\n    config.task.multi_label = True\n    config.model.dropout = 0.0\n"
+        "    config.train.update(steps=60, log_every=20, evaluate_every=60)"))
+    told = verb(train, f"--config={path}", f"--workdir={tmp_path / 'run'}")
+    assert told.status == 0, told.errors
+    result = json.loads(verb(evaluate, f"--workdir={tmp_path / 'run'}").output)
+    assert result["metric"] == "micro_f1" and result["figures"]["subset_accuracy"] > 0.9, result
+    assert result["figures"]["micro_f1"] > 0.95 > 0.7 > max(result["baselines"].values())
