@@ -76,13 +76,13 @@ LABELS = ("ape", "bee", "cow")
 def test_sets_of_labels_are_learned(verb, config_file, tmp_path):
     """Each label has its word, and which words a text has is nothing that one label of three could tell."""
     sets = [[label for bit, label in enumerate(LABELS) if number >> bit & 1] for number in range(8)]
-    rows = [{"text": " ".join(["so", *chosen, str(number)]), "labels": chosen}
+    rows = [{"text": " ".join(label if label in chosen else "dog" for label in LABELS) + f" {number}", "labels": chosen}
             for number in range(8) for chosen in sets]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    path = config_file(tmp_path, "classification", "encoder", (
-        f'config.data.update(train="file:{tmp_path}/rows.jsonl", validation="file:{tmp_path}/rows.jsonl", test="")\n'
-        "    config.tokenizer.size = 285\n    config.task.multi_label = True\n    config.model.dropout = 0.0\n"
-        "    config.train.update(steps=60, log_every=20, evaluate_every=60)"))
+    path = config_file(tmp_path, "classification", "encoder", "\n    ".join((
+        f'config.data.update(train="file:{tmp_path}/rows.jsonl", validation="file:{tmp_path}/rows.jsonl", test="")',
+        "config.tokenizer.size = 285", "config.batch.length = 16", "config.task.multi_label = True",
+        "config.model.dropout = 0.0", "config.train.update(steps=90, log_every=90, evaluate_every=90)")))
     told = verb(train, f"--config={path}", f"--workdir={tmp_path / 'run'}")
     assert told.status == 0, told.errors
     result = json.loads(verb(evaluate, f"--workdir={tmp_path / 'run'}").output)
