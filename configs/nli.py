@@ -9,6 +9,6 @@ def get_config():
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.model.token_types = 2
-    config.batch.update(size=32, length=64)
+    config.batch.update(size=32, length=128)
     config.train.epochs = 4
     return config

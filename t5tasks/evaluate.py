@@ -49,7 +49,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
 
 def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What `evaluate` returns, for a model that makes no mistake; there is no step and no loss."""
-    task = tasks.get(config.task.name)
+    task = tasks.get(config.task.name, config.task)
     options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
                            lambda: experiment.read_records(config.data.train, task))
     source = config.data.test or config.data.validation

@@ -36,7 +36,7 @@ from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model
 from t5tasks.pretrained.resizing import resize
 from t5tasks.pretrained.writing import whole
-from t5tasks.tasks.task import Form, Options, Record, Task
+from t5tasks.tasks.task import SHOT, Form, Options, Record, Task
 from t5tasks.training import partition as partitions
 from t5tasks.training.partition import Partition
 
@@ -111,11 +111,12 @@ class Experiment:
     def fitted(self, record: Record, length: int) -> tuple[Record, Example]:
         """The record, shortened by the form's own rule until it has at most `length` tokens, and how the form sees it
         (the end is cut off where that is not enough: `data.features.tokenise`)."""
-        example = self.form.preprocess(record, self.options)
-        while (shorter := self.form.shorten(record)) is not None:
+        example, options = self.form.preprocess(record, self.options), self.options
+        while (shorter := self.form.shorten(record, options)) is not None:
             if len(feature_functions.tokenise(example.pieces, self.tokenizer).ids) <= length:
                 break
-            record, example = shorter, self.form.preprocess(shorter, self.options)
+            record, options = shorter
+            example = self.form.preprocess(record, options)
         return record, example
 
     def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
@@ -126,6 +127,7 @@ class Experiment:
         """What a row trains on; None where nothing of it is graded."""
         record, number = row if isinstance(row, tuple) else (row, 0)
         features = self.windows(record)[number][0]
+        features["weights"] = features["weights"] * np.float32(self.task.weight(record, self.options))
         return features if np.sum(features["weights"]) > 0 else None
 
 
@@ -144,7 +146,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     Raises:
       ValueError: names, sizes or files that do not fit together, one line each.
     """
-    task = tasks.get(config.task.name)
+    task = tasks.get(config.task.name, config.task)
     if unfit := {*config.task} ^ {"name", *task.options}:
         raise ValueError(f"config.task has no settings of {task.name} ({', '.join(sorted(unfit))} differ); "
                          f"begin the config with defaults({task.name!r})")
@@ -257,8 +259,8 @@ def texts(form: Form, options: Options, records: Iterable[Record]) -> Iterator[s
     for record in records:
         example = form.preprocess(record, options)
         for pieces in (example.source, example.pieces):
-            # What special tokens keep apart is no one text.
-            for apart, run in itertools.groupby(pieces, lambda piece: bool(piece.special)):
+            # What special tokens keep apart is no one text, and examples are other records' texts.
+            for apart, run in itertools.groupby(pieces, lambda piece: bool(piece.special) or piece.role == SHOT):
                 if not apart and (text := "".join(piece.text for piece in run)):
                     yield text
 

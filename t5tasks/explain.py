@@ -243,6 +243,9 @@ def _told(run: Experiment, features: Features) -> tuple[np.ndarray | None, str, 
     """What a head of one sequence has to say: the weight of each token, one answer, a target for each token."""
     targets, weights = features["targets"], features["weights"]
     if run.form.head == "cls":
+        if run.form.independent:
+            named = [label for label, holds in zip(run.options["labels"], targets, strict=True) if holds]
+            return None, f"labels: {', '.join(named) or 'none'}", ()
         return None, f"class {int(targets)}: {run.options['labels'][int(targets)]}", ()
     length = len(features["tokens"])
     if run.form.head == "token":

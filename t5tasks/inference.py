@@ -73,6 +73,8 @@ class Predictor:
 
         def values(parameters: Any, inputs: dict[str, jax.Array]) -> jax.Array:
             logits = experiment.model.apply(parameters, inputs).astype(jnp.float32)
+            if experiment.form.independent:
+                return jax.nn.sigmoid(logits)
             return jax.nn.softmax(logits, axis=-1) if probabilities else logits
 
         self._values = jax.jit(values, out_shardings=sharding.replicated(experiment.mesh))

@@ -28,7 +28,7 @@ def main(_: list[str]) -> None:
     if given.config is None or not given.output:
         raise ValueError("vocabulary needs --config=FILE and --output=FOLDER")
     config = given.config
-    task = tasks.get(config.task.name)
+    task = tasks.get(config.task.name, config.task)
     records = experiment.read_records(config.data.train, task)
     options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
                            lambda: records)

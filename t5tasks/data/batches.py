@@ -60,14 +60,16 @@ def padded(
 
     The two sides of an encoder-decoder's examples stand on the same rung, so that there is a program
     a rung and not one a pair of them; prompts, which have no targets, are as short as they can be.
-    An array that is not as long as its row's tokens (a class, a span's two ends) has one shape in all rows.
+    An array that is not as long as its row's tokens (a class, a span's two ends) has one shape in all rows, as
+    have the targets of rows with one weight (a class, or whether each class holds).
     Adds segments int32[B, T] (and source_segments): 1 on real tokens, 0 on padding.
     """
     size = shape.size if size is None else size
     batch: dict[str, np.ndarray] = {}
     for name, example in rows[0].items():
         tokens = "source_tokens" if name.startswith("source_") else "tokens"
-        if np.ndim(example) == 0 or any(len(row[name]) != len(row[tokens]) for row in rows):
+        one_answer = name == "targets" and np.ndim(rows[0].get("weights", ())) == 0
+        if np.ndim(example) == 0 or one_answer or any(len(row[name]) != len(row[tokens]) for row in rows):
             batch[name] = np.zeros((size, *np.shape(example)), np.asarray(example).dtype)
             batch[name][: len(rows)] = [row[name] for row in rows]
             continue

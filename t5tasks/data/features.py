@@ -61,6 +61,7 @@ class Example:
     pieces: tuple[Piece, ...]  # the sequence whose stack the head reads
     source: tuple[Piece, ...] = ()  # the encoder's side of an encoder-decoder
     label: int | None = None  # class of a cls head
+    labels: tuple[int, ...] | None = None  # of a cls head with a sigmoid for each class: 1 where it holds, else 0
     classes: tuple[int, ...] | None = None  # of a token head: the class of each piece's graded tokens
     span: Span | None = None  # of a span head; Span(0), the first piece, is no answer
     overlap: int = 0  # tokens that neighbouring windows share; 0 for a third of the length
@@ -283,7 +284,8 @@ def features(
 
 
 def _reads_one_sequence(example: Example) -> bool:
-    return example.label is not None or example.classes is not None or example.span is not None
+    told = example.label, example.labels, example.classes, example.span
+    return any(each is not None for each in told)
 
 
 def windows(
@@ -295,7 +297,7 @@ def windows(
     Returns:
       Of each window its tokens int32[T], token_types int32[T] and, for a
 
-        cls head    targets int32[], weights f32[]
+        cls head    targets int32[], weights f32[]; with a sigmoid for each class targets int32[C]
         token head  targets int32[T], weights f32[T], the loss mask
         span head   targets int32[2], weights f32[2]: the span's first and last token, and the first
                     token of all where the window does not hold it whole (arxiv.org/abs/1901.08634,
@@ -312,6 +314,8 @@ def windows(
         arrays = {"tokens": tokens.ids, "token_types": types[tokens.pieces]}
         if example.label is not None:
             arrays |= {"targets": np.int32(example.label), "weights": np.float32(1)}
+        elif example.labels is not None:
+            arrays |= {"targets": np.asarray(example.labels, np.int32), "weights": np.float32(1)}
         elif example.span is not None:
             arrays |= {"targets": _place(whole, keep, example.span), "weights": np.ones(2, np.float32)}
         else:

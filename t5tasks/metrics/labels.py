@@ -156,6 +156,58 @@ def label_figures(counts: Counts, names: Sequence[str]) -> dict[str, float]:
     return figures
 
 
+def label_set_counts(targets: ArrayLike, predictions: ArrayLike) -> Counts:
+    """Counts how sets of labels agree.
+
+        targets   = [[1, 1, 0],         label_hits   = [1, 0, 0]
+                     [0, 0, 0]]         label_alarms = [0, 0, 1]
+        predicted = [[1, 0, 0],         label_misses = [0, 1, 0]
+                     [0, 0, 1]]         exact_sets   = 0, sets = 2
+
+    Args:
+      targets, predictions: bool or 0 and 1 [N, C], whether each label holds.
+
+    Raises:
+      ValueError: the shapes differ or are not [N, C], or something is neither 0 nor 1.
+    """
+    right, said = np.asarray(targets), np.asarray(predictions)
+    if right.shape != said.shape or right.ndim != 2 or not right.shape[1]:
+        raise ValueError(f"targets and predictions have shapes {right.shape} and {said.shape}; expected [N, C] of both")
+    if not (np.isin(right, (0, 1)).all() and np.isin(said, (0, 1)).all()):
+        raise ValueError("targets and predictions of label sets hold 0 and 1, whether each label holds")
+    right, said = right.astype(bool), said.astype(bool)
+    return {"label_hits": (right & said).sum(axis=0).astype(np.int64),
+            "label_alarms": (~right & said).sum(axis=0).astype(np.int64),
+            "label_misses": (right & ~said).sum(axis=0).astype(np.int64),
+            "exact_sets": np.asarray((right == said).all(axis=1).sum(), np.int64),
+            "sets": np.asarray(len(right), np.int64)}
+
+
+def label_set_figures(counts: Counts, names: Sequence[str]) -> dict[str, float]:
+    """Turns summed counts into figures between 0 and 1; one whose denominator is zero is 0.
+
+    Returns:
+      micro_f1 of all decisions together; macro_f1, the mean over all C labels; subset_accuracy, the share
+      of examples whose set is right as a whole; precision/NAME, recall/NAME and f1/NAME of every label.
+
+    Raises:
+      ValueError: no example was counted, or the number of names is not C.
+    """
+    hits, alarms, misses = (counts[f"label_{name}"] for name in ("hits", "alarms", "misses"))
+    if hits.shape != (len(names),):
+        raise ValueError(f"{len(names)} label names were given for counts of shape {hits.shape}; give one for each")
+    examples = int(counts["sets"])
+    require_examples(examples, "subset accuracy")
+    precision, recall = _ratio(hits, hits + alarms), _ratio(hits, hits + misses)
+    f1 = _ratio(2 * hits, 2 * hits + alarms + misses)
+    figures = {"micro_f1": float(_ratio(2 * hits.sum(), (2 * hits + alarms + misses).sum())),
+               "macro_f1": float(f1.mean()), "subset_accuracy": int(counts["exact_sets"]) / examples}
+    for index, name in enumerate(names):
+        figures |= {f"precision/{name}": float(precision[index]), f"recall/{name}": float(recall[index]),
+                    f"f1/{name}": float(f1[index])}
+    return figures
+
+
 def expected_calibration_error(counts: Counts) -> float:
     """Returns Σ_m |B_m| / n · |accuracy(B_m) − confidence(B_m)| (Guo et al. 2017, equation 3).
 

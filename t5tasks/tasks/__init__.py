@@ -7,7 +7,7 @@ import importlib
 import pathlib
 import types
 
-from t5tasks.tasks.task import Form, Task
+from t5tasks.tasks.task import Form, Options, Task
 
 __all__ = ["Form", "Task", "get", "names"]
 
@@ -24,8 +24,8 @@ def _module(name: str) -> types.ModuleType:
     return importlib.import_module(f"t5tasks.tasks.{name}")
 
 
-def get(name: str) -> Task:
-    """The task of this name.
+def get(name: str, options: Options | None = None) -> Task:
+    """The task of this name, as the options (config.task) make it.
 
     Raises:
       ValueError: no such task; the nearest names and all names are listed.
@@ -35,4 +35,4 @@ def get(name: str) -> Task:
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         raise ValueError(f"unknown task {name!r}; {hint}tasks are {', '.join(names())}")
     task: Task = _module(name).TASK
-    return task
+    return (task.variant(options) if options else None) or task

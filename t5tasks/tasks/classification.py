@@ -3,17 +3,20 @@
 
 The guide's example:
 
-    text   This movie was fantastic!                label   positive
+    text   I love this product! It works perfectly.                      label   Positive
 
-    encoder   [CLS] This movie was fantastic! [SEP]  → the class of [CLS]
-    decoder   This movie was fantastic!\nSentiment:  → " positive", graded with its EOS
+    encoder   [CLS] I love this product! It works perfectly. [SEP]             → the class of [CLS]
+    decoder   Review: I love this product! It works perfectly. Sentiment:      → " Positive", graded with its EOS
+
+The decoder's is the template "Review: {text} {cue}" with the cue "Sentiment:".
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from t5tasks.data.features import Piece, special
-from t5tasks.tasks import labelled
-from t5tasks.tasks.task import Record, Task
+from t5tasks.tasks import labelled, multi_label
+from t5tasks.tasks.task import Record
 
 
 def encoder_pieces(record: Record) -> Sequence[Piece]:
@@ -21,12 +24,9 @@ def encoder_pieces(record: Record) -> Sequence[Piece]:
     return special("cls", "input"), Piece(record["text"], "input", trim=True), special("sep", "input")
 
 
-def decoder_pieces(record: Record) -> Sequence[Piece]:
-    """The text."""
-    return (Piece(record["text"], "input", trim=True),)
+SINGLE = labelled.make(
+    "classification", "3", encoder_pieces, roles={"text": "input"},
+    options={"labels": (), "template": "{text}\n{cue}", "cue": "Label:", "multi_label": False, "threshold": 0.5})
+SETS = multi_label.of(SINGLE, encoder_pieces)
 
-
-TASK = Task(
-    name="classification", chapter="3", fields={"text": str},
-    options={"labels": (), "cue": "Label:"},
-    forms=labelled.forms(encoder_pieces, decoder_pieces), **labelled.MACHINERY)
+TASK = dataclasses.replace(SINGLE, variant=lambda options: SETS if options.get("multi_label") else None)

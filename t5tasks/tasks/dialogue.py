@@ -127,13 +127,13 @@ def reply(record: Record) -> str:
     return str(turns[-1]["text"])
 
 
-def shorten(record: Record) -> Record | None:
+def shorten(record: Record, options: Options) -> tuple[Record, Options] | None:
     """The dialogue without its oldest user's turn and what follows up to the next user's; None with one left."""
     turns = list(record["turns"])
     users = [index for index, turn in enumerate(turns) if turn["role"] == "user"]
     if len(users) < 2:
         return None
-    return {**record, "turns": turns[:users[0]] + turns[users[1]:]}
+    return {**record, "turns": turns[:users[0]] + turns[users[1]:]}, options
 
 
 def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:

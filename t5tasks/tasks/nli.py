@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 4, natural language inference: a premise and a hypothesis in, how one bears on the other out.
 
-For example, with the guide's prediction:
+The guide's example:
 
-    premise      A man is eating pizza.             label        Contradiction
-    hypothesis   The man is sleeping.               prediction   {"label": "Contradiction", "score": 0.998}
+    premise      The event is scheduled for Tuesday.
+    hypothesis   The event is on the weekend.
+    logits       [-4.6, 6.2, -3.1] of (Entailment, Contradiction, Neutral)
+    prediction   {"label": "Contradiction", "score": 0.9999}, the softmax; 0.998 in the guide is the sigmoid of 6.2
 
     encoder   [CLS] premise [SEP] hypothesis [SEP]  → the class of [CLS]; token types 0 and 1
-    decoder   Premise: …\nHypothesis: …\nLabel:     → " Contradiction", graded with its EOS
+    decoder   Based on the Premise, determine if the Hypothesis is an entailment, contradiction, or neutral.
+
+              Premise: …\nHypothesis: …\n\nThe logical relationship is:  → " Contradiction", graded with its EOS
 """
 
 from collections.abc import Sequence
 
 from t5tasks.data.features import Piece, special
 from t5tasks.tasks import labelled
-from t5tasks.tasks.task import Record, Task
+from t5tasks.tasks.task import Record
 
 
 def encoder_pieces(record: Record) -> Sequence[Piece]:
@@ -24,13 +28,10 @@ def encoder_pieces(record: Record) -> Sequence[Piece]:
             special("sep", "hypothesis", token_type=1))
 
 
-def decoder_pieces(record: Record) -> Sequence[Piece]:
-    """Premise and hypothesis, each on a line with its name."""
-    return (Piece("Premise: ", "prompt"), Piece(record["premise"], "premise", trim=True),
-            Piece("\nHypothesis: ", "prompt"), Piece(record["hypothesis"], "hypothesis", trim=True))
+TEMPLATE = ("Based on the Premise, determine if the Hypothesis is an entailment, contradiction, or neutral.\n\n"
+            "Premise: {premise}\nHypothesis: {hypothesis}\n\n{cue}")
 
-
-TASK = Task(
-    name="nli", chapter="4", fields={"premise": str, "hypothesis": str},
-    options={"labels": ("entailment", "neutral", "contradiction"), "cue": "Label:"},
-    forms=labelled.forms(encoder_pieces, decoder_pieces), **labelled.MACHINERY)
+TASK = labelled.make(
+    "nli", "4", encoder_pieces, roles={"premise": "premise", "hypothesis": "hypothesis"},
+    options={"labels": ("entailment", "neutral", "contradiction"), "template": TEMPLATE,
+             "cue": "The logical relationship is:"})

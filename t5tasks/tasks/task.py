@@ -30,6 +30,7 @@ class Window:
 Answer = str | tuple[str, ...] | np.ndarray | list[Window]
 
 CLASSES, LABEL_SCORING, GENERATION, SPANS, TAGS = "classes", "label scoring", "generation", "spans", "tags"
+SHOT = "shot"  # the role of an example before what is asked, which is another record's text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +45,13 @@ class Form:
     label_texts: Callable[[Options], Sequence[str]] | None = None  # LABEL_SCORING's continuations
     # What is asked: the record without its answer, where that is no field of its own (a dialogue's last turn).
     asked: Callable[[Record], Record] = lambda record: record
-    # The same record with less of what may be left out, None where nothing may: a dialogue's oldest turns.
-    shorten: Callable[[Record], Record | None] = lambda record: None
+    # The same with less of what may be left out (a dialogue's oldest turns, the first of the examples before what
+    # is asked), None where nothing may.
+    shorten: Callable[[Record, Options], tuple[Record, Options] | None] = lambda record, options: None
     # Names of the special tokens that end an answer, EOS aside: those that a chat template ends its turns with.
     ends: tuple[str, ...] = ()
+    # Whether each class of a cls head has a probability of its own (a sigmoid), instead of a share of one (a softmax).
+    independent: bool = False
     # The right answer to a record, where it is not what the generic `Form.right` finds.
     gold: Callable[[Record, Options], Answer] | None = None
 
@@ -88,12 +92,14 @@ class Task:
         or perplexity.
       baselines: records → figures of `metric` that need no model (chance, majority, copy).
       resolve: options, a loader of the training records → options with what only those can tell
-        (the labels); it loads them only if something is open.
+        (the labels, examples for the prompt); it loads them only if something is open.
       notes: summed counts → texts to be quoted with figures (sacreBLEU's signatures).
       bind: a form, options, a tokenizer → the form as it is with that tokenizer (a chat template of its own).
       control: texts of control tokens that a tokenizer trained for the task gets.
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
+      variant: the task that some options make of it (sets of labels); the task itself is None.
+      weight: record, options → what its loss counts in training; figures count every record alike.
       tune: options, a checkpoint's figures of the validation records → options with what is tuned on these.
     """
 
@@ -113,6 +119,8 @@ class Task:
     bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
     control: tuple[str, ...] = ()
     counters: int = 1
+    variant: Callable[[Options], "Task | None"] = lambda options: None
+    weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options
 
     @property

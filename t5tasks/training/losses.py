@@ -3,6 +3,7 @@
 
     language model  logits [B, T, V]  targets [B, T]   [CLS] head  logits [B, C]     targets [B]
     token head      logits [B, T, C]  targets [B, T]   span head   logits [B, 2, T]  targets [B, 2]
+    sets of labels  logits [B, C, 2]  targets [B, C]
 
 The weights are the loss mask. Sums and the sum of weights are returned apart, so that they add up
 over devices, micro-batches and hosts before the one division.
@@ -44,6 +45,22 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array,
     correct = chosen >= jnp.max(logits, axis=-1)
     return {"loss": jnp.sum(loss * weights), "nll": jnp.sum(nll * weights),
             "correct": jnp.sum(correct * weights), "weight": jnp.sum(weights)}
+
+
+def yes_or_no(logits: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `cross_entropy` needs to be the mean over C classes of binary cross-entropy.
+
+        softmax(0, z) = (1 - sigmoid(z), sigmoid(z))
+
+    Args:
+      logits: float[B, C], of each class for itself. weights: float[B].
+
+    Returns:
+      float[B, C, 2], the logits that a class does not hold and that it does, and f32[B, C], which sum to the weights.
+    """
+    classes = logits.shape[-1]
+    shares = jnp.broadcast_to(weights[:, None] / classes, logits.shape)
+    return jnp.stack([jnp.zeros_like(logits), logits], axis=-1), shares
 
 
 def head_cross_entropy(head: Callable[[jax.Array], jax.Array], classes: int, hidden: jax.Array,

@@ -37,6 +37,8 @@ def loss_sums(model: Model, parameters: Any, batch: Batch, settings: Mapping[str
             lambda part: model.logits(parameters, part), model.config.vocabulary, hidden, targets,
             weights, settings["label_smoothing"], settings["z_loss"], settings["chunk_tokens"])
     logits = model.logits(parameters, hidden, inputs, keys[1])
+    if model.config.head == "cls" and targets.ndim == logits.ndim:
+        logits, weights = losses.yes_or_no(logits, weights)
     return losses.cross_entropy(logits, targets, weights, settings["label_smoothing"], settings["z_loss"])
 
 

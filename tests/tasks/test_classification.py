@@ -22,7 +22,31 @@ def test_the_guides_example_with_an_encoder():
     assert example.label == 1
 
 
-def test_the_guides_example_with_a_decoder():
+def test_the_guides_example_in_its_own_words():
+    form, text = TASK.form("decoder"), "I love this product! It works perfectly."
+    options = {**OPTIONS, "labels": ("Positive", "Negative", "Neutral"), "template": "Review: {text} {cue}"}
+    example = form.preprocess({"text": text, "label": "Positive"}, options)
+    assert _said(example.pieces) == [("<bos>", "prompt"), ("Review: ", "prompt"), (text, "input"),
+                                     (" Sentiment:", "prompt"), (" Positive", "target"), ("<eos>", "target")]
+    assert _said(TASK.form("encoder").preprocess({"text": text, "label": "Positive"}, options).pieces) == [
+        ("<cls>", "input"), (text, "input"), ("<sep>", "input")]
+    found = TASK.postprocess({}, np.asarray([0.01, 0.99, 0.0]), options)
+    assert found["label"] == "Negative" and found["score"] == 0.99
+
+
+@pytest.mark.parametrize("template", ["Review: {cue}", "{text} {text}", "{text} {label}", "{text", "{text!r}",
+                                      "{text:9}"])
+def test_a_template_holds_each_field_once(template):
+    with pytest.raises(ValueError, match=r"config.task.template is '"):
+        TASK.form("decoder").preprocess(RECORD, {**OPTIONS, "template": template})
+
+
+def test_doubled_braces_are_braces():
+    pieces = TASK.form("decoder").preprocess(RECORD, {**OPTIONS, "template": "{{{text}}}"}).pieces
+    assert _said(pieces)[1:4] == [("{", "prompt"), (RECORD["text"], "input"), ("}", "prompt")]
+
+
+def test_a_decoders_default_prompt():
     form = TASK.form("decoder")
     example = form.preprocess(RECORD, OPTIONS)
     assert _said(example.pieces) == [("<bos>", "prompt"), ("This movie was fantastic!", "input"),

@@ -59,10 +59,11 @@ def test_what_is_asked_ends_with_the_users_turn():
 
 def test_the_oldest_turns_are_dropped_and_the_system_prompt_stays():
     turns = [{"role": "system", "text": "S"}, *TURNS, {"role": "user", "text": "And Italy?"}]
-    shorter = FORM.shorten({"turns": turns, "id": 3})
+    shorter, options = FORM.shorten({"turns": turns, "id": 3}, TASK.options)
     assert shorter == {"turns": [turns[0], *turns[3:]], "id": 3}
-    shortest = FORM.shorten(shorter)
-    assert shortest["turns"] == [turns[0], turns[5]] and FORM.shorten(shortest) is None
+    shortest = FORM.shorten(shorter, options)[0]
+    assert shortest["turns"] == [turns[0], turns[5]]
+    assert FORM.shorten(shortest, options) is None and options == TASK.options
 
 
 @pytest.fixture(scope="module")

@@ -27,22 +27,26 @@ def test_the_longer_sentence_is_cut(letters):
     assert len(arrays["tokens"]) == 40 and tokens.lost == {"premise": 90 - (40 - 13)}
 
 
-def test_the_decoders_prompt_names_both_sentences():
+def test_the_decoders_prompt_is_the_guides():
     form = TASK.form("decoder")
     pieces = form.preprocess(RECORD, OPTIONS).pieces
     assert "".join(piece.text or f"<{piece.special}>" for piece in pieces) == (
-        "<bos>Premise: A man eats.\nHypothesis: He sleeps.\nLabel: Contradiction<eos>")
+        "<bos>Based on the Premise, determine if the Hypothesis is an entailment, contradiction, or neutral.\n\n"
+        "Premise: A man eats.\nHypothesis: He sleeps.\n\nThe logical relationship is: Contradiction<eos>")
     assert [piece.role for piece in pieces if form.loss_mask([piece.role])[0]] == ["target", "target"]
     assert form.label_texts(OPTIONS) == [" Entailment", " Neutral", " Contradiction"]
 
 
 def test_the_guides_prediction():
-    logits = np.asarray([-2.1, 0.4, 6.9])
+    """Its logits; the score that it prints, 0.998, is the sigmoid of 6.2 alone: the softmax is nearer to 1."""
+    logits = np.asarray([-4.6, 6.2, -3.1])
+    options = {**TASK.options, "labels": ("Entailment", "Contradiction", "Neutral")}
     probabilities = np.exp(logits) / np.exp(logits).sum()
-    found = TASK.postprocess(RECORD, probabilities, OPTIONS)
-    assert {"label": found["label"], "score": round(found["score"], 3)} == {"label": "Contradiction", "score": 0.998}
+    found = TASK.postprocess(RECORD, probabilities, options)
+    assert {"label": found["label"], "score": round(found["score"], 4)} == {"label": "Contradiction", "score": 0.9999}
+    assert round(1 / (1 + np.exp(-6.2)), 3) == 0.998
     assert sum(found["probabilities"].values()) == pytest.approx(1)
-    assert TASK.postprocess(RECORD, probabilities[::-1], OPTIONS)["label"] == "Entailment"
+    assert TASK.postprocess(RECORD, probabilities[[1, 0, 2]], options)["label"] == "Entailment"
 
 
 def test_the_metrics_are_accuracy_and_f1_of_each_class():

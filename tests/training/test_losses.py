@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5tasks.training.losses import cross_entropy, head_cross_entropy
+from t5tasks.training.losses import cross_entropy, head_cross_entropy, yes_or_no
 
 CLASSES = 11
 
@@ -32,6 +32,19 @@ def test_sums_are_those_of_the_formula(shape, smoothing, z_loss):
     np.testing.assert_allclose(sums["nll"], (nll * weights).sum(), rtol=1e-5)
     np.testing.assert_allclose(sums["correct"], ((logits.argmax(-1) == targets) * weights).sum())
     np.testing.assert_allclose(sums["weight"], weights.sum())
+
+
+def test_sets_of_labels_are_graded_by_the_mean_binary_cross_entropy():
+    random = np.random.RandomState(1)
+    logits, holds = random.randn(4, 3).astype(np.float32) * 3, random.randint(2, size=(4, 3))
+    weights = np.asarray([1, 0, 2, 1], np.float32)
+    each, shares = yes_or_no(jnp.asarray(logits), jnp.asarray(weights))
+    sums = cross_entropy(each, jnp.asarray(holds), shares)
+    chance = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    binary = -(holds * np.log(chance) + (1 - holds) * np.log(1 - chance)).mean(axis=1)
+    np.testing.assert_allclose(sums["loss"], (binary * weights).sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["correct"], (((logits > 0) == holds).mean(axis=1) * weights).sum(), rtol=1e-6)
+    np.testing.assert_allclose(sums["weight"], weights.sum(), rtol=1e-6)
 
 
 def test_half_precision_logits_are_summed_in_full():

@@ -282,7 +282,7 @@ def test_a_conversation_too_long_loses_its_oldest_turns(begin: Callable) -> None
         assert dialogue.turns[-1]["text"] == predicted(dialogue, turns)
         left = {"turns": turns}
         for _ in range(out[-1] // 2):
-            left = tasks.get("dialogue").forms["decoder"].shorten(left)
+            left, _ = tasks.get("dialogue").forms["decoder"].shorten(left, dialogue.run.options)
         ids = dialogue._conversation.held
         shown = tokenise(
             dialogue.run.form.preprocess(left, dialogue.run.options).pieces, dialogue.run.tokenizer).ids.tolist()
