@@ -36,6 +36,8 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
              ) -> Any:
     """The tree that decoding `rows` sequences at a time should be given; training cannot use it.
 
+    What has been prepared already stays as it is.
+
     Args:
       rows: sequences (with beams: all beams of all examples) of a step.
       weights: full, the numbers as they are; int8, matrices rounded to eight bits, a scale for each output.
@@ -58,6 +60,8 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
     def form(path: str, leaf: jax.Array) -> Any:
         is_table, is_kernel = path == "embedding", path.endswith("/kernel")
         if (not is_table and not is_kernel) or path.startswith("vision/") or "/layers/" in path:
+            return leaf
+        if isinstance(leaf, Rows):
             return leaf
         if is_table:
             if weights == "int8":

@@ -62,9 +62,14 @@ def begin(folder: pathlib.Path) -> Callable[..., Talk]:
     return lambda turns=(), **given: Talk(load(settings(folder, **given), None), turns)
 
 
+def parameters_of(dialogue: Talk) -> Any:
+    """The folder's, as training has them: the conversation holds them in another form."""
+    return load(dialogue.run.config, None).parameters
+
+
 def predicted(dialogue: Talk, turns: list[dict]) -> str:
     """What `predict` replies to these turns."""
-    ((_, prediction),) = dialogue._predictor.predictions(dialogue._conversation._params, [{"turns": turns}])
+    ((_, prediction),) = dialogue._predictor.predictions(parameters_of(dialogue), [{"turns": turns}])
     return prediction["reply"]
 
 
@@ -180,7 +185,7 @@ def test_a_template_s_own_end_of_turn_ends_a_reply(begin: Callable) -> None:
     assert end != tokenizer.special["eos"] and dialogue.run.form.ends == ("<|im_end|>",)
     # All pieces but one have the same row: that one is the likeliest or the unlikeliest, and the sign decides.
     for sign in (1, -1):
-        parameters = jax.tree_util.tree_map(np.asarray, dialogue._conversation._params)
+        parameters = jax.tree_util.tree_map(np.asarray, parameters_of(dialogue))
         rows = np.broadcast_to(parameters["embedding"][:1], parameters["embedding"].shape).copy()
         rows[end] *= 1 + sign * 0.5
         one = Talk(Trained(dialogue.run, {**parameters, "embedding": rows}, 0))
