@@ -8,6 +8,7 @@ import io
 import json
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import ml_collections
