@@ -146,7 +146,7 @@ def test_a_turn_reads_only_what_is_new(begin: Callable, given: dict) -> None:
         assert "".join(parts) == reply
         assert dialogue.turns == [*turns, {"role": "assistant", "text": reply}]
         figures = dialogue.figures
-        prompt = dialogue._predictor._prompt({"turns": turns})["tokens"].tolist()
+        prompt = dialogue._predictor._prompts.features({"turns": turns})["tokens"].tolist()
         same = next((at for at, pair in enumerate(zip(held, prompt, strict=False)) if pair[0] != pair[1]), len(held))
         assert (figures.reused, figures.read) == (same, len(prompt) - same)
         assert figures.left_out == 0 and 1 <= figures.tokens <= NEW
