@@ -197,15 +197,18 @@ def test_a_cut_output_goes_on_to_the_same_file(
             f"--output={output}")
     seen: list[tuple] = []
 
-    def remembered(original: Callable) -> Callable:
-        def answer(self: object, parameters: object, batch: dict, indices: list[int]) -> list:
+    original = inference.Predictor._answering
+
+    def remembered(self: inference.Predictor, parameters: object) -> Callable:
+        answer = original(self, parameters)
+
+        def remember(batch: dict, indices: list[int]) -> list:
             seen.append((*indices, batch["tokens"].shape))
-            return original(self, parameters, batch, indices)
+            return answer(batch, indices)
 
-        return answer
+        return remember
 
-    for name in ("_classes", "_texts"):
-        monkeypatch.setattr(inference.Predictor, name, remembered(getattr(inference.Predictor, name)))
+    monkeypatch.setattr(inference.Predictor, "_answering", remembered)
     assert verb(predict, *line).output == f"{output}: 40 predictions\n"
     whole, batches = output.read_bytes(), set(seen)
     ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
