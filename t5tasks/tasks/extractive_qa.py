@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 5a, extractive question answering: a question and a context in, a span of the context out.
 
-For example:
+The guide's example:
 
-    question  Where was Marie Curie born?
-    context   Marie Curie was born in Warsaw and moved to Paris.          answer   Warsaw
+    question  Who introduced the first iPhone?                               answer   Steve Jobs
+    context   The first iPhone was introduced by Apple CEO Steve Jobs on January 9, 2007, at the Macworld
+              convention.
 
     encoder   [CLS] question [SEP] context [SEP]   token types 0 and 1
               start logits, end logits → two softmaxes over the whole sequence, graded at the answer's

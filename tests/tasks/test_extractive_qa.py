@@ -42,6 +42,19 @@ def pieces(tmp_path_factory):
     return tokenizers.train(texts, 330, tmp_path_factory.mktemp("pieces"))
 
 
+def test_the_guides_example(word_piece):
+    context = ("The first iPhone was introduced by Apple CEO Steve Jobs on January 9, 2007, at the Macworld "
+               "convention.")
+    record = {"question": "Who introduced the first iPhone?", "context": context,
+              "answers": {"text": ["Steve Jobs"], "answer_start": [context.index("Steve")]}}
+    made = _windows(record, word_piece)
+    (arrays, tokens, _), = made
+    start, end = arrays["targets"]
+    assert tokens.roles[start] == tokens.roles[end] == "context" and start < end
+    found = TASK.postprocess(record, _answer(made), TASK.options)
+    assert (found["answer"], found["start"], found["end"]) == ("Steve Jobs", 45, 55) and found["score"] > 0.9
+
+
 def test_question_and_context_have_two_token_types(letters):
     (arrays, tokens, _), = _windows(RECORD, letters)
     question = len("Where was Marie Curie born?")
