@@ -177,7 +177,7 @@ class Predictor:
 
     @property
     def _speaker(self) -> Writer:
-        if self._writer is None:
+        if self._writer is None or self.experiment.form.architecture != "decoder":
             raise ValueError(f"the {self.experiment.form.architecture} form of {self.experiment.task.name} cannot "
                              "converse; a decoder that writes its answers does")
         return self._writer

@@ -18,7 +18,7 @@ from t5tasks.data.features import Features
 from t5tasks.experiment import Experiment, check_ids
 from t5tasks.models.prepared import FORMS as WEIGHTS
 from t5tasks.prompting import WINDOW, Batch, Prompts
-from t5tasks.tasks.task import GENERATION, Answer, Record
+from t5tasks.tasks.task import Answer, Record
 
 METHODS = ("greedy", "sample", "beam")
 PROCESSORS = ("repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram")
@@ -140,9 +140,6 @@ class Writer:
         Raises ValueError for settings whose answer is no single text that can be shown while it is written.
         """
         experiment, settings = self.experiment, self.experiment.config.decode
-        if experiment.form.architecture != "decoder" or experiment.form.answers_by != GENERATION:
-            raise ValueError(f"the {experiment.form.architecture} form of {experiment.task.name} cannot converse; "
-                             "a decoder that writes its answers does")
         if settings.method == "beam" or settings.samples > 1:
             raise ValueError(f"config.decode.method is {settings.method!r} with {settings.samples} samples; a reply "
                              "that is shown while it is written needs greedy or sample, and samples=1")
@@ -152,7 +149,7 @@ class Writer:
             self.prompts.shape.length + self.prompts.new_tokens, **(
                 {"prefill_chunk": settings.prefill_chunk} if settings.prefill_chunk else {}))
 
-    def stream(self, conversation: decode.Conversation, record: Record, number: int = 0) -> "Streamed":
+    def stream(self, conversation: decode.Conversation, record: Record, number: int = 0) -> Streamed:
         """What `predictions` gives for the record at that place among others, as it is written.
 
         Raises ValueError where the prompt is too long although all that may be left out is.

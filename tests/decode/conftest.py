@@ -158,3 +158,11 @@ def pad_right():
         return tokens, lengths
 
     return pad
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile():
+    """Programs that are run a few times on toy sizes are compiled without optimisation, in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -24,12 +24,7 @@ LISTED = "ab|abab€a|€a?"
 LANGUAGES[LISTED] = decode.trie(CONTINUATIONS, VOCABULARY, [EOS])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """Programs that are run a few times on toy sizes are compiled without optimisation, in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def spelled(tokens):

@@ -29,12 +29,7 @@ IN_THE_LOOPS = ("marian", "paligemma2")
 WIDTH, NEW, BEAMS = 8, 24, 4  # the widest prompt, the most new tokens
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """Each program runs for a moment: without optimisation, it compiles in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def stored(family):

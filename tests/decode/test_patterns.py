@@ -26,12 +26,7 @@ SCHEMA = {"type": "object", "required": ["name", "kind"], "properties": {
     "born": {"type": "string", "format": "date"}, "share": {"type": ["number", "null"]}}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    """Programs that are run a few times on toy sizes are compiled without optimisation, in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")

@@ -34,11 +34,7 @@ MIXED = {  # one value a row: every setting there is, in one batch
 STOPS = [["ab"], ["ca", "d\n"], [" b"], ["e"], [], ["a"]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_to_compile():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")
