@@ -2,17 +2,19 @@
 """Optimizer settings in, an optax gradient transformation and its learning-rate schedule out."""
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from t5tasks import sharding
 from t5tasks.models import stack
 
-OPTIMIZERS = ("adamw", "adafactor", "lion", "sgd")
+OPTIMIZERS = ("adamw", "adafactor", "lion", "muon", "sgd")
 SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
 
 
@@ -59,6 +61,34 @@ def decays(parameters: Any) -> Any:
         lambda path, _: not re.search(r"(scale|bias)$", sharding.path_name(path)), parameters)
 
 
+def matrices(parameters: Any) -> Any:
+    """Which axes of a kernel are its inputs and its outputs for Muon (kellerjordan.github.io/posts/muon), which
+    turns the update of each matrix into the nearest orthogonal one; None for what AdamW updates: tables, norms,
+    biases and heads. An axis of layers is neither, so each layer is a matrix of its own."""
+
+    def axes(path: Any, value: Any) -> Any:
+        name, last = sharding.path_name(path), value.ndim - 1
+        if not re.search(r"attention/\w+/kernel$|feed_forward/\w+/kernel$", name):
+            return None
+        if re.search(r"/(query|key|value)/kernel$", name):
+            return optax.contrib.MuonDimensionNumbers((last - 2,), (last - 1, last))
+        inputs = (last - 2, last - 1) if name.endswith("/out/kernel") else (last - 1,)
+        return optax.contrib.MuonDimensionNumbers(inputs, (last,))
+
+    return jax.tree_util.tree_map_with_path(axes, parameters)
+
+
+def as_large_as_adamw(updates: Any, _: Any) -> Any:
+    """Orthogonal updates times 0.2 sqrt(longer side), so that one learning rate and one weight decay serve both
+    (arxiv.org/abs/2502.16982, section 2.2)."""
+
+    def scaled(update: jax.Array, axes: Any) -> jax.Array:
+        sides = (math.prod(update.shape[axis] for axis in some) for some in (axes.reduction_axis, axes.output_axis))
+        return update * (0.2 * max(sides) ** 0.5)
+
+    return jax.tree.map(scaled, updates, matrices(updates))
+
+
 def by_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Shows `inner` each layer's arrays apart: Adafactor takes means over whole arrays, which must
     not run over the layers that a scanned model stacks. Its state is kept in the parameters' form."""
@@ -88,9 +118,17 @@ def build(settings: Mapping[str, Any], steps: int) -> optax.GradientTransformati
     if not settings["learning_rate"] > 0:
         raise ValueError(f"optimizer.learning_rate is {settings['learning_rate']}; it must be positive")
     rate, decay = schedule(settings, steps), settings["weight_decay"]
-    if name == "adamw":
+    if name in ("adamw", "muon"):
         inner = optax.adamw(rate, b1=settings["beta1"], b2=settings["beta2"], eps=settings["epsilon"],
                             weight_decay=decay, mask=decays)
+        if name == "muon":
+            kernels = optax.chain(
+                optax.contrib.scale_by_muon(beta=settings["beta1"], eps=settings["epsilon"],
+                                            weight_dimension_numbers=matrices),
+                optax.stateless(as_large_as_adamw), optax.add_decayed_weights(decay, mask=decays),
+                optax.scale_by_learning_rate(rate))
+            inner = optax.partition({"kernels": kernels, "rest": inner}, lambda parameters: jax.tree.map(
+                lambda _, axes: "kernels" if axes else "rest", parameters, matrices(parameters)))
     elif name == "adafactor":
         inner = by_layer(optax.adafactor(rate, weight_decay_rate=decay or None, weight_decay_mask=decays))
     elif name == "lion":

@@ -40,12 +40,13 @@ def test_wrong_settings_are_named(changes, message):
         optimizers.build({**SETTINGS, **changes}, 100)
 
 
-def _parameters(sizes=((130, 140), (140,), (3, 4))):
+def _parameters(sizes=((130, 140), (140,), (2, 3, 4), (4, 2, 3))):
     random = np.random.RandomState(0)
-    wide, bias, narrow = ([random.randn(*size).astype(np.float32) for _ in range(3)] for size in sizes)
-    layers = {f"layer_{index}": {"up": {"kernel": wide[index], "bias": bias[index]}, "norm": {"scale": bias[index]},
-                                 "out": {"kernel": narrow[index]}} for index in range(3)}
-    return {"decoder": layers, "embedding": narrow[0]}
+    wide, bias, out, query = ([random.randn(*size).astype(np.float32) for _ in range(3)] for size in sizes)
+    layers = {f"layer_{index}": {"attention": {"query": {"kernel": query[index]}, "out": {"kernel": out[index]}},
+                                 "feed_forward": {"up": {"kernel": wide[index], "bias": bias[index]}},
+                                 "attention_norm": {"scale": bias[index]}} for index in range(3)}
+    return {"decoder": layers, "embedding": wide[0][:3]}
 
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
@@ -56,9 +57,10 @@ def test_weight_decay_spares_norms_and_biases(quick_jit, name):
     still = jax.tree.map(np.zeros_like, parameters)
     updates, _ = quick_jit(lambda p: optimizer.update(still, optimizer.init(p), p))(parameters)
     layer, embedding = updates["decoder"]["layer_1"], updates["embedding"]
-    for spared in (layer["up"]["bias"], layer["norm"]["scale"]):
+    for spared in (layer["feed_forward"]["up"]["bias"], layer["attention_norm"]["scale"]):
         assert (np.asarray(spared) == 0).all()
-    for kernel, update in ((parameters["decoder"]["layer_1"]["up"]["kernel"], layer["up"]["kernel"]),
+    up = parameters["decoder"]["layer_1"]["feed_forward"]["up"]
+    for kernel, update in ((up["kernel"], layer["feed_forward"]["up"]["kernel"]),
                            (parameters["embedding"], embedding)):
         share = np.asarray(update) / kernel
         assert (share < 0).all() and np.ptp(share) < 1e-4 * abs(share.mean())
@@ -91,3 +93,28 @@ def test_stacked_layers_are_updated_as_unstacked_ones(quick_jit, name):
         parameters, gradients)
     assert jax.tree.structure(apart) == jax.tree.structure(together)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), apart, together)
+
+
+def test_muon_moves_a_kernel_by_the_nearest_orthogonal_matrix(quick_jit):
+    """One step: each kernel, heads and their sizes taken as one axis, moves by U V^T of its gradient (all singular
+    values about 1), 0.2 sqrt(longer side) times the rate; whatever is no kernel of a layer moves as by AdamW."""
+    settings = {**SETTINGS, "learning_rate": 0.01, "beta1": 0.9}
+    parameters = _parameters()
+    gradients = jax.tree.map(lambda leaf: np.roll(leaf, 1) ** 2 - 0.5, parameters)
+    muon, adamw = (quick_jit(lambda g, p, built=optimizers.build({**settings, "name": name}, 10):
+                             built.update(g, built.init(p), p)[0])(gradients, parameters)
+                   for name in ("muon", "adamw"))
+    layer, given = muon["decoder"]["layer_0"], gradients["decoder"]["layer_0"]
+    for path, rows in ((("attention", "query"), 4), (("attention", "out"), 6), (("feed_forward", "up"), 130)):
+        change, gradient = (np.asarray(tree[path[0]][path[1]]["kernel"]).reshape(rows, -1) for tree in (layer, given))
+        left, _, right = np.linalg.svd(gradient, full_matrices=False)
+        scaled = -change / (0.01 * 0.2 * max(gradient.shape) ** 0.5)
+        sizes = np.linalg.svd(scaled, compute_uv=False)
+        assert 0.6 < sizes.min() and sizes.max() < 1.3  # five Newton-Schulz steps end between about 0.7 and 1.2
+        turned = left.T @ scaled @ right.T  # diagonal in the gradient's own directions
+        np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=2e-3)
+    for path in ("embedding",), ("decoder", "layer_1", "feed_forward", "up", "bias"):
+        ours, theirs = muon, adamw
+        for key in path:
+            ours, theirs = ours[key], theirs[key]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4)
