@@ -106,25 +106,43 @@ def test_opinions_are_those_the_sentences_state():
         assert record["label"] == label
 
 
-def test_hypotheses_stand_to_their_premises_as_labelled():
-    for record in made("nli"):
-        premise, hypothesis = record["premise"], record["hypothesis"]
-        stays = {
-            (person, day): city for person, day, city in re.findall(r"(\w+) spent all (\w+) in (\w+)", premise)
+OPPOSITES = {"all": "not all", "not all": "all", "some of": "none of", "none of": "some of"}
+
+
+def told(premise, claim):
+    """True where the premise makes the claim true, None where it leaves it open, by the rules of quantifiers."""
+    quantifier, noun, colour = claim
+    said, of, seen = premise
+    narrower = noun in THINGS and of not in THINGS
+    wider = of in THINGS and noun not in THINGS
+    if colour == seen:
+        steps = {  # what follows from what, and whether for fewer things or for more
+            "all": {"all": not wider, "some of": True},
+            "some of": {"some of": not narrower},
+            "none of": {"none of": not wider, "not all": True},
+            "not all": {"not all": not narrower},
         }
-        bought = {p: THINGS[thing] for p, thing in re.findall(r"(\w+) bought only \w+ (\w+)", premise)}
-        if match := re.match(r"(\w+) (was|was not) in (\w+) on (\w+)\.", hypothesis):
-            person, verb, where, day = match.groups()
-            city = stays.get((person, day))
-            holds = None if city is None else where in (city, COUNTRIES[city])
-        else:
-            person, verb, what = re.match(r"(\w+) (bought|did not buy) an? (\w+)\.", hypothesis).groups()
-            holds = what in bought[person] if person in bought else None
-        if holds is None:
-            assert record["label"] == "neutral"
-        else:
-            true = holds != ("not" in verb)
-            assert record["label"] == ("entailment" if true else "contradiction")
+        return steps[said].get(quantifier, False) or None
+    # Whatever has one colour has no other.
+    if said == "all":
+        return quantifier == "not all" or (quantifier == "none of" and not wider) or None
+    return said == "some of" and quantifier == "not all" and not narrower or None
+
+
+def test_hypotheses_stand_to_their_premises_as_labelled():
+    form = r"(all|some of|none of|not all) the (\w+)(?: in (\w+))? were (\w+)\."
+    for record in made("nli"):
+        city, premise = re.fullmatch(r"In (\w+), \w+ saw that (.*)", record["premise"]).groups()
+        said, of, _, seen = re.fullmatch(form, premise).groups()
+        quantifier, noun, where, colour = re.fullmatch(form, record["hypothesis"], re.IGNORECASE).groups()
+        quantifier = quantifier.lower()
+        assert where == city
+        assert noun == of or f"{THINGS[noun].kind}s" == of if noun in THINGS else noun in (
+            of, f"{THINGS[of].kind}s" if of in THINGS else of)
+        follows = told((said, of, seen), (quantifier, noun, colour))
+        denied = told((said, of, seen), (OPPOSITES[quantifier], noun, colour))
+        assert not (follows and denied)
+        assert record["label"] == ("entailment" if follows else "contradiction" if denied else "neutral")
 
 
 def test_spans_are_cut_out_of_the_context_and_answer_the_question():

@@ -6,6 +6,7 @@ A hash decides, so that a combination stays in its split whatever the seed, the 
     every text                   (person, city) said in one sentence
     text_generation, reasoning   also (count, thing)
     classification               (thing, word before, word now)
+    nli                          (thing, colour of the premise, colour of the hypothesis)
     translation                  (doer, verb, tense)
     code                         (operation, number)
     multimodal                   (shape, colour, cell)

@@ -2,15 +2,15 @@
 """Labelled texts: a random stream, a split and a label in, a record with the right label out."""
 
 import random
+from collections.abc import Sequence
+from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 from t5tasks.data.world.combinations import (
     draw_other,
-    draw_two_places,
     draw_visit,
-    places_of,
     split_of,
-    visits_of,
 )
 from t5tasks.data.world.facts import (
     ACTIONS,
@@ -26,9 +26,7 @@ from t5tasks.data.world.facts import (
     PRAISE,
     SURNAMES,
     THINGS,
-    Place,
     Thing,
-    article,
     capital,
 )
 
@@ -42,6 +40,7 @@ OPINIONS = {
     "worsened": (True, False),
 }
 NLI_LABELS = ("entailment", "neutral", "contradiction")
+QUANTIFIERS = {"all": "all", "some": "some of", "none": "none of", "not all": "not all"}
 ENTITIES = ("PERSON", "PLACE", "THING", "TIME")
 TAGS = ("O", *(f"{mark}-{entity}" for entity in ENTITIES for mark in "BI"))
 
@@ -76,65 +75,59 @@ def classification(draw: random.Random, split: str, label: str) -> Record:
     return {"text": f"{opening} that {said}.", "label": label}
 
 
+class Claim(NamedTuple):
+    """What is said of the things of one name, or of the whole kind that they belong to."""
+
+    quantifier: str
+    of_kind: bool
+
+    def words(self, thing: Thing, where: str, colour: str) -> str:
+        nouns = f"{thing.kind}s" if self.of_kind else thing.plural
+        return f"{QUANTIFIERS[self.quantifier]} the {nouns}{where} were {colour}"
+
+    def holds(self, things: Sequence[bool], others: Sequence[bool]) -> bool:
+        """Whether it is true where these things, and these others of their kind, have its colour or not."""
+        named = (*things, *others) if self.of_kind else things
+        return {"all": all, "some": any, "none": lambda x: not any(x), "not all": lambda x: not all(x)}[
+            self.quantifier](named)
+
+
+@cache
+def bearing(premise: Claim, hypothesis: Claim, one_colour: bool) -> str:
+    """Tell how a premise bears on a hypothesis by looking at every small world: one or two of the things, up to two
+    others of their kind, each of the premise's colour, the hypothesis's or a third."""
+    verdicts = set()
+    for number, others in product((1, 2), (0, 1, 2)):
+        for colours in product(range(3), repeat=number + others):
+            said = [colour == 0 for colour in colours]
+            asked = said if one_colour else [colour == 1 for colour in colours]
+            if premise.holds(said[:number], said[number:]):
+                verdicts.add(hypothesis.holds(asked[:number], asked[number:]))
+    return "neutral" if len(verdicts) > 1 else "entailment" if verdicts.pop() else "contradiction"
+
+
 def nli(draw: random.Random, split: str, label: str) -> Record:
-    """Make a premise about two people and a hypothesis about one of them.
+    """Make a premise and a hypothesis on the colours of things; (thing, their two colours) is one of the split.
 
-    The hypothesis is drawn before the label is looked at, so it alone says nothing about the label.
-    A day in a city fills the whole day, and who buys "only" something buys nothing else.
+    The hypothesis is drawn before the label is looked at, so it alone says nothing about the label. Of the things
+    that are named there are some, and each has one colour; there may be others of their kind.
+    "In Lima, Mia saw that all the hats were red." "Some of the garments in Lima were red." → "entailment"
     """
-    person, place, elsewhere = draw_two_places(draw, split)
-    day, negated = draw.choice(DAYS), draw.random() < 0.5
-    # A sentence that denies is entailed by what contradicts the same sentence without "not".
-    holds = (label == "entailment") != negated
-    about_place = draw.random() < 0.5
-    company = draw.choice([name for name, _ in visits_of(split) if name != person])
-    if about_place:
-        where = draw.choice((place.city, place.country))
-        hypothesis = f"{person} {'was not' if negated else 'was'} in {where} on {day}."
-        if label == "neutral":
-            own = (
-                _bought(draw, person, draw.choice(THINGS))
-                if draw.random() < 0.5
-                else _stayed(person, place, draw_other(draw, DAYS, day))
-            )
-            about_company = _stayed(company, _place_for(draw, split, company, place), day)
-        else:
-            own = _stayed(person, place if holds else elsewhere, day)
-            about_company = _any_clause(draw, split, company, day)
-    else:
-        thing = draw.choice(THINGS)
-        other = draw.choice([choice for choice in THINGS if choice.kind != thing.kind])
-        what = article(draw.choice((thing.name, thing.kind)))
-        hypothesis = f"{person} {'did not buy' if negated else 'bought'} {what}."
-        if label == "neutral":
-            own = _stayed(person, draw.choice((place, elsewhere)), day)
-            about_company = _bought(draw, company, draw.choice((thing, other)))
-        else:
-            own = _bought(draw, person, thing if holds else other)
-            about_company = _any_clause(draw, split, company, day)
-    first, second = draw.sample((own, about_company), 2)
-    return {"premise": f"{first}, and {second}.", "hypothesis": hypothesis, "label": label}
-
-
-def _stayed(person: str, place: Place, day: str) -> str:
-    return f"{person} spent all {day} in {place.city}"
-
-
-def _bought(draw: random.Random, person: str, thing: Thing) -> str:
-    return f"{person} bought only {draw.choice((article(thing.name), f'some {thing.plural}'))}"
-
-
-def _place_for(draw: random.Random, split: str, person: str, wanted: Place) -> Place:
-    """Give the wanted place if the person visits it in this split, else one that they do visit."""
-    visited = places_of(person, split)
-    return wanted if wanted in visited else draw.choice(visited)
-
-
-def _any_clause(draw: random.Random, split: str, person: str, day: str) -> str:
-    """Say something of somebody the hypothesis is not about."""
-    if draw.random() < 0.5:
-        return _bought(draw, person, draw.choice(THINGS))
-    return _stayed(person, _place_for(draw, split, person, draw.choice(PLACES)), day)
+    person, place = draw_visit(draw, split)
+    claims = [Claim(*each) for each in product(QUANTIFIERS, (False, True))]
+    hypothesis = draw.choice(claims)
+    fitting = [(claim, same) for claim in claims for same in (False, True) if bearing(claim, hypothesis, same) == label]
+    while True:
+        premise, same = draw.choice(fitting)
+        thing, colour = draw.choice(THINGS), draw.choice(tuple(COLOURS))
+        said = colour if same else draw_other(draw, tuple(COLOURS), colour)
+        if split_of(thing.name, said, colour) == split:
+            break
+    return {
+        "premise": f"In {place.city}, {person} saw that {premise.words(thing, '', said)}.",
+        "hypothesis": capital(f"{hypothesis.words(thing, f' in {place.city}', colour)}."),
+        "label": label,
+    }
 
 
 class _Words(NamedTuple):

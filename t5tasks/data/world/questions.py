@@ -70,12 +70,12 @@ def _event(draw: random.Random, visit: Visit, thing: Thing, day: str) -> Event:
 
 
 def extractive_qa(draw: random.Random, split: str, kind: str) -> Record:
-    """Make a context of three or four events and a question on one of them (kind: SPAN_KINDS).
+    """Make a context of two to four events and a question on one of them (kind: SPAN_KINDS).
 
-    An unanswerable question asks about a deed of one person with the thing of another. The answer
-    is `context[start : start + len(text)]`; `id` is filled in by `records`.
+    An unanswerable question asks about a deed of somebody else, of whom the context mostly says nothing. The
+    answer is `context[start : start + len(text)]`; `id` is filled in by `records`.
     """
-    visits = draw_visits(draw, split, draw.choice((3, 4)))
+    visits = draw_visits(draw, split, draw.choice((2, 3, 4)))
     things = draw.sample(THINGS, len(visits))
     days = draw.sample(DAYS, len(visits))
     events = [_event(draw, *each) for each in zip(visits, things, days, strict=True)]
@@ -85,7 +85,7 @@ def extractive_qa(draw: random.Random, split: str, kind: str) -> Record:
     answerable = kind != "unanswerable"
     if not answerable:
         kind = draw.choice(("where", "when", "what", "how many"))
-    person = event.person if answerable else draw_other(draw, events, event).person
+    person = event.person if answerable else draw_other(draw, PEOPLE, event.person)
     base, plural, words = DEEDS[event.deed], event.thing.plural, event.words
     if kind == "what" and not answerable:
         # Somebody of whom the context says nothing at all.
