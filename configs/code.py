@@ -14,12 +14,13 @@ def get_config():
     from t5tasks.configuration import defaults
     from t5tasks.metrics import sandbox
     config = defaults("code")
-    config.data.train = "builtin:train?size=4000"
+    config.data.train = "builtin:train?size=14000"
     config.data.validation = "builtin:validation?size=100"
     config.data.test = "builtin:test?size=400"
     config.task.run_tests = not sandbox.problem()
     config.tokenizer.size = 450  # numbers stay apart from the brackets beside them
     config.batch.update(size=32, length=56)
-    config.train.epochs = 4
+    config.train.epochs = 1
     config.decode.max_new_tokens = 28
+    config.optimizer.update(name="muon", learning_rate=2e-3)
     return config

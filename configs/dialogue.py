@@ -5,10 +5,11 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("dialogue")
-    config.data.train = "builtin:train?size=4000"
+    config.data.train = "builtin:train?size=12000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.batch.update(size=32, length=144, packing=True)
-    config.train.epochs = 3
+    config.train.epochs = 1
     config.decode.max_new_tokens = 32
+    config.optimizer.update(name="muon", learning_rate=2e-3)
     return config

@@ -5,10 +5,11 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("summarization")
-    config.data.train = "builtin:train?size=4000"
+    config.data.train = "builtin:train?size=8000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.batch.update(size=32, length=128, source_length=96)
-    config.train.epochs = 3
+    config.train.epochs = 1
     config.decode.max_new_tokens = 40
+    config.optimizer.update(name="muon", learning_rate=2e-3)
     return config

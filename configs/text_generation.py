@@ -5,11 +5,12 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("text_generation")
-    config.data.train = "builtin:train?size=6000"
+    config.data.train = "builtin:train?size=20000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.model.decoder_layers = 3
     config.batch.update(size=32, length=40)
-    config.train.epochs = 6
+    config.train.epochs = 1
     config.decode.max_new_tokens = 12
+    config.optimizer.update(name="muon", learning_rate=2e-3)
     return config

@@ -38,14 +38,19 @@ def config_flag() -> None:
     flags.FLAGS["config"].parser = ConfigFile()  # the library's own reader tells mistakes by tracebacks
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
-    """Runs main under absl. A user's mistake (ValueError, a missing file) is one line on standard
-    error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from. Ctrl-C exits with 130."""
+def prepare() -> None:
+    """What every process of a verb begins with: no telemetry, only warnings, and the cache of compiled programs."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.set_verbosity(logging.WARNING)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a program compiled once is there for the next run
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
+
+
+def run(main: Callable[[list[str]], Any]) -> None:
+    """Runs main under absl. A user's mistake (ValueError, a missing file) is one line on standard
+    error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from. Ctrl-C exits with 130."""
+    prepare()
     try:
         app.run(main, flags_parser=_parse)
     except KeyboardInterrupt:

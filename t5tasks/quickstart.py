@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing in; every task and form trained and scored on the built-in world, as a table and a report, out.
 
-    python -m t5tasks.quickstart [--workdir=runs/quickstart] [--only=REGEX] [--steps=N]
+    python -m t5tasks.quickstart [--workdir=runs/quickstart] [--only=REGEX] [--steps=N] [--workers=N]
 
-The workdir holds a run per row (each a workdir of `t5tasks.train`, so a second call only reads
-them), report.md with the table, curves.png, and an explanation per row of what was graded.
+The workdir holds a run per row (each a workdir of `t5tasks.train`, so a second call only reads them; what it
+printed is in output.txt), report.md with the table, curves.png, and an explanation per row of what was graded.
+Models of this size keep one core busy and no more, so on a CPU every core trains a row of its own.
 """
 
+import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
+import os
 import pathlib
 import re
 import time
+from collections.abc import Iterator
+from typing import Any
 
+import jax
 import ml_collections
 from absl import flags
 from rich.console import Console
@@ -88,6 +95,61 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
     return row
 
 
+def name_of(config: ml_collections.ConfigDict) -> str:
+    """The folder of a row: task and architecture."""
+    return f"{config.task.name}-{config.architecture}"
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def run_all(chosen: list[ml_collections.ConfigDict], folder: pathlib.Path, workers: int) -> Iterator[Row]:
+    """Every row as it is done; with more than one worker, each in a process that keeps to a core of its own.
+
+    Raises:
+      ValueError: a row failed; with its name and where its output is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers == 1:
+        yield from (run(config, folder / name_of(config)) for config in chosen)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process in which JAX has begun would hang
+    free = spawn.SimpleQueue()
+    for number in range(workers):
+        free.put(cores()[number % len(cores())])
+    with concurrent.futures.ProcessPoolExecutor(workers, spawn, _keep_to_a_core, (free,)) as pool:
+        begun = {pool.submit(_run_apart, configuration.plain(config), folder / name_of(config)): name_of(config)
+                 for config in chosen}
+        try:
+            for done in concurrent.futures.as_completed(begun):
+                try:
+                    yield done.result()
+                except Exception as error:
+                    raise ValueError(f"{begun[done]}: {error}; output.txt in {folder / begun[done]} has the rest"
+                                     ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _keep_to_a_core(free: Any) -> None:
+    command.prepare()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {free.get()})  # before JAX begins, which makes a thread for every core that it may use
+
+
+def _run_apart(settings: dict[str, Any], folder: pathlib.Path) -> Row:
+    """`run` in a worker: whatever is printed, by libraries too, goes to the row's output.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "output.txt", "a") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+        return run(configuration.from_plain(settings), folder)
+
+
 def report(rows: list[Row], folder: pathlib.Path) -> pathlib.Path:
     """Writes report.md and curves.png; returns the report's path."""
     lines = ["# Quickstart on the built-in world", "",
@@ -133,7 +195,8 @@ def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     flags.DEFINE_string("workdir", "runs/quickstart", "folder for the runs and the report")
     flags.DEFINE_string("only", "", "regular expression on task/architecture")
-    flags.DEFINE_integer("steps", 0, "train this many steps each; 0 for what the configs say")
+    flags.DEFINE_integer("steps", 0, "train this many steps each; 0 for what the configs say", lower_bound=0)
+    flags.DEFINE_integer("workers", 0, "rows at a time; 0 for one a core, one on an accelerator", lower_bound=0)
 
 
 def main(_: list[str]) -> None:
@@ -143,21 +206,25 @@ def main(_: list[str]) -> None:
     chosen = [config for config in configs() if re.search(given.only, f"{config.task.name}/{config.architecture}")]
     if not chosen:
         raise ValueError(f"--only={given.only} matches no task/architecture")
-    rows: list[Row] = []
-    console, started = Console(soft_wrap=True), time.perf_counter()
-    for number, config in enumerate(chosen, 1):
+    for config in chosen:
         if given.steps:
             config.train.steps = given.steps
-        name = f"{config.task.name}-{config.architecture}"
-        left = (time.perf_counter() - started) / max(number - 1, 1) * (len(chosen) - number + 1)
-        console.print(f"[{number}/{len(chosen)}] {name}" + (f", about {clock(left)} left" if rows else ""),
-                      markup=False)
-        rows.append(run(config, folder / name))
+    workers = min(given.workers or (len(cores()) if jax.default_backend() == "cpu" else 1), len(chosen))
+    console, started = Console(soft_wrap=True), time.perf_counter()
+    console.print(f"{len(chosen)} rows, {workers} at a time; each tells its steps in {folder}/ROW/output.txt",
+                  markup=False)
+    rows: dict[str, Row] = {}
+    for row in run_all(chosen, folder, workers):
+        rows[row.folder] = row
+        left = (time.perf_counter() - started) / len(rows) * (len(chosen) - len(rows))
+        console.print(f"[{len(rows)}/{len(chosen)}] {row.folder}: {row.metric} {row.score:.3g}, {clock(row.seconds)}"
+                      + (f"; about {clock(left)} left" if left else ""), markup=False)
+    rows = {name: rows[name] for name in map(name_of, chosen)}
     table = Table(*HEADINGS, title="built-in world, held-out combinations")
-    for row in rows:
+    for row in rows.values():
         table.add_row(*row.cells())
     console.print(table, no_wrap=True, crop=False)
-    print(f"report: {report(rows, folder)}")
+    print(f"report: {report(list(rows.values()), folder)}")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def told(premise, claim):
     # Whatever has one colour has no other.
     if said == "all":
         return quantifier == "not all" or (quantifier == "none of" and not wider) or None
-    return said == "some of" and quantifier == "not all" and not narrower or None
+    return (said == "some of" and quantifier == "not all" and not narrower) or None
 
 
 def test_hypotheses_stand_to_their_premises_as_labelled():
