@@ -5,12 +5,12 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("nli")
-    config.data.train = "builtin:train?size=24000"
+    config.data.train = "builtin:train?size=16000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.model.token_types = 2
     config.batch.update(size=32, length=128)
     config.train.epochs = 1
     config.task.update(template="{premise} {hypothesis}{cue}", cue=" This is")  # brief, for the decoder's sake
-    config.optimizer.update(name="muon", learning_rate=2e-3)
+    config.optimizer.update(name="muon", learning_rate=3e-3)
     return config
