@@ -19,7 +19,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import rouge
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import GENERATION, Answer, Form, Options, Prediction, Record, Task
+from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 SENTENCE = re.compile(r".+?(?:[.!?](?=\s)|$)", re.DOTALL)
 
@@ -91,4 +91,5 @@ TASK = Task(
              "rouge_tokenizer": "english"},
     forms={"encoder_decoder": Form("encoder_decoder", "lm", GENERATION, encoder_decoder_example, graded("target")),
            "decoder": Form("decoder", "lm", GENERATION, decoder_example, graded("target"))},
-    postprocess=postprocess, count=count, figures=figures, metric="rougeL", baselines=baselines, notes=notes)
+    postprocess=postprocess, count=count, figures=figures, metric="rougeL", baselines=baselines, notes=notes,
+    lines=Lines.of("document", "summary"))
