@@ -3,8 +3,6 @@
 
 The guide's example:
 
-    question   Why is the sky blue?       answer   The sky appears blue because of a phenomenon called ...
-
     decoder           Question: Why is the sky blue? Answer:  → " ANSWER", graded with its EOS
                       (a context stands before it, on lines of its own: Context: CONTEXT)
     encoder-decoder   question: QUESTION context: CONTEXT  → the answer (arxiv.org/abs/1910.10683, appendix D)

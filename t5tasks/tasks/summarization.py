@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 7, summarization: a long text in, a short one that says what matters out.
 
-The guide's example, shortened:
-
-    document   SAN JOSE - Following months of speculation, local tech giant Innovate Inc. today announced ...
-    summary    San Jose-based Innovate Inc. has unveiled its 'Quantum Leap' processor ...
+The guide's two forms, the second in its template:
 
     encoder-decoder   the encoder reads the document; the summary's tokens and EOS are graded
     decoder           Summarize the following article:\n\nDOCUMENT\n\nSummary:  → "\nSUMMARY", graded with its EOS
