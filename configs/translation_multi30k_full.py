@@ -22,5 +22,5 @@ def get_config():
     config.loss.label_smoothing = 0.1
     config.train.update(epochs=60, evaluate_every=500)
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup=0.05, beta2=0.98, weight_decay=0.01)
-    config.decode.update(max_new_tokens=64, beams=4)
+    config.decode.update(method="beam", beams=4, length_penalty=1.0, max_new_tokens=64)
     return config

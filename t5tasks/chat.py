@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.text import Text
 
 from t5tasks import command, configuration, experiment, explain, explanation, pretrained, talk
-from t5tasks.data.formats import nearest
+from t5tasks.data.text_files import nearest
 from t5tasks.talk import Talk
 from t5tasks.trained import load
 

@@ -18,7 +18,7 @@ from typing import Any
 import ml_collections
 
 from t5tasks import tasks
-from t5tasks.data.formats import nearest
+from t5tasks.data.text_files import nearest
 from t5tasks.models.adapters import Lora
 from t5tasks.models.config import ModelConfig
 

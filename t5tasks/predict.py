@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of a JSON Lines file in, one prediction a line out, in their order.
+"""Records in, one prediction a line out, in their order; or lines of plain text in, their answers as lines out.
 
     python -m t5tasks.predict --workdir=DIR --input=FILE.jsonl --output=FILE.jsonl
+    python -m t5tasks.predict --workdir=DIR --input=text:FILE.en --output=FILE.de
+    ... | python -m t5tasks.predict --workdir=DIR --input=text:- --output=- | ...
     python -m t5tasks.predict --config=FILE --config.pretrained=FOLDER --input=... --output=...
 
-The input is read as it is needed, so it may be larger than memory. The output grows by whole
-lines; run again, the same command goes on after the last whole one.
+The input is read as it is needed, so it may be larger than memory. The predictions of records grow by whole
+lines; those of plain text (see line_by_line.py) stand in a hidden file beside their place until they are whole.
+Run again, the same command goes on after the last whole line.
 """
 
+import contextlib
+import io
 import json
+import os
 import pathlib
+import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import jax
 from absl import flags
 
-from t5tasks import command, configuration, experiment
+from t5tasks import command, configuration, experiment, line_by_line
 from t5tasks.data import sources
 from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Record
@@ -26,61 +33,109 @@ from t5tasks.training.writers import ProgressLine, clock
 
 # The settings that predictions depend on.
 SETTINGS = ("seed", "architecture", "task", "pretrained", "tokenizer", "model", "batch", "decode")
+STANDARD_OUTPUT = pathlib.Path("-")
 
 
 def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
     """Writes the predictions that are missing in output; returns how many there are then.
 
     Raises:
-      ValueError: a record without the task's fields, or an output that another command began.
+      ValueError: a record without the task's fields, a line that is no text, or an output that another command began.
     """
     run = trained.experiment
-    source = source if ":" in source.split("/")[0] else f"file:{source}"
     settings = configuration.plain(run.config)
-    done = _resume(output, {"input": source, "workdir": str(run.workdir), "step": trained.step,
-                            **{name: settings[name] for name in SETTINGS}})
+    identity = {"input": source, "workdir": str(run.workdir), "step": trained.step,
+                **{name: settings[name] for name in SETTINGS}}
+    if source.startswith(line_by_line.SCHEME):
+        return _predict_lines(trained, line_by_line.parse(source), output, identity)
+    source = source if ":" in source.split("/")[0] else f"file:{source}"
+    done = 0 if output == STANDARD_OUTPUT else _resume(output, output, {**identity, "input": source})
 
     def records() -> Iterator[Record]:
         for index, record in enumerate(sources.read(source, run.task.name)):
             run.task.check(record, f"{source} record {index}", targets=False)
             yield record
 
-    lead, predictor = jax.process_index() == 0, Predictor(run)
-    started, written = time.perf_counter(), done
-    with (output.open("a", encoding="utf-8") as lines,
-          ProgressLine(f"predict {run.task.name}", 0, done, quiet=not lead) as progress):
-        for _, prediction in predictor.predictions(trained.parameters, records(), skip=done):
-            if lead:
-                lines.write(json.dumps(prediction, ensure_ascii=False) + "\n")
-                lines.flush()
-            written += 1
-            seconds = time.perf_counter() - started
-            progress.update(written, f"{(written - done) / seconds:,.1f} a second, {clock(seconds)}")
-    if lead and predictor.guesses is not None:
-        print(predictor.guesses)
+    predictor = Predictor(run)
+    predictions = predictor.predictions(trained.parameters, records(), skip=done)
+    lines = (json.dumps(prediction, ensure_ascii=False) for _, prediction in predictions)
+    return _write(predictor, lines, output, done)
+
+
+def _predict_lines(trained: Trained, text: line_by_line.PlainText, output: pathlib.Path, identity: dict[str, Any]
+                   ) -> int:
+    """The same for plain text: a file that is there is whole, and was made of these very lines."""
+    line_by_line.shape(trained.experiment.task)
+    total, content = (0, f"piped at {time.time_ns()}") if text.piped else text.measure()
+    piped_out = output == STANDARD_OUTPUT
+    growing = output if piped_out else output.with_name(f".{output.name}.partial")
+    done = 0 if piped_out else _resume(output, growing, {**identity, "content": content})
+    if not piped_out and output.exists():
+        return done
+    predictor = Predictor(trained.experiment)
+    written = _write(predictor, line_by_line.answers(trained, predictor, text, done), growing, done, total)
+    if not piped_out and jax.process_index() == 0:
+        growing.replace(output)
     return written
 
 
-def _resume(output: pathlib.Path, identity: dict[str, Any]) -> int:
-    """Whole lines already there, half a last line cut off; the file beside it says what made them."""
+def _write(predictor: Predictor, lines: Iterator[str], output: pathlib.Path, done: int, total: int = 0) -> int:
+    """Appends lines to a file that has `done`, of which there will be `total` (0: who knows); how many it has then."""
+    run, lead = predictor.experiment, jax.process_index() == 0
+    started, written = time.perf_counter(), done
+    with (_opened(output, lead) as file,
+          ProgressLine(f"predict {run.task.name}", total, done, quiet=not lead) as progress):
+        for line in lines:
+            file.write(f"{line}\n")
+            file.flush()
+            written += 1
+            seconds = time.perf_counter() - started
+            rate = (written - done) / seconds
+            left = f"{clock((total - written) / rate)} left" if total else clock(seconds)
+            progress.update(written, f"{rate:,.1f} a second, {left}")
+    if lead and predictor.guesses is not None:
+        print(predictor.guesses, file=sys.stderr if output == STANDARD_OUTPUT else sys.stdout)
+    return written
+
+
+def _opened(output: pathlib.Path, lead: bool) -> contextlib.AbstractContextManager[IO[str]]:
+    """Where lines are written; only one process of a run writes."""
+    if not lead:
+        return open(os.devnull, "w", encoding="utf-8")
+    if output == STANDARD_OUTPUT:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # and no stand-in of another program
+            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+        return contextlib.nullcontext(sys.stdout)
+    return output.open("a", encoding="utf-8", newline="\n")
+
+
+def _resume(output: pathlib.Path, growing: pathlib.Path, identity: dict[str, Any]) -> int:
+    """Whole lines already there, half a last line cut off; the file beside it says what made them.
+
+    Args:
+      growing: output itself, or the file that becomes it when it is whole.
+    """
     mark = output.with_name(f".{output.name}.run")
     output.parent.mkdir(parents=True, exist_ok=True)
-    if not output.exists():
-        experiment.write_json(mark, identity)
-        output.touch()
-        return 0
     known = json.loads(mark.read_text()) if mark.exists() else {}
-    if other := [name for name in identity if known.get(name) != identity[name]]:
+    other = [name for name in identity if known.get(name) != identity[name]]
+    if output.exists() and other:
         raise ValueError(f"{output} exists and comes from another command (its {other[0]} differs); delete it "
                          "or name another --output")
+    found = output if output.exists() else growing
+    if other or not found.exists():
+        growing.unlink(missing_ok=True)
+        experiment.write_json(mark, identity)
+        growing.touch()
+        return 0
     whole = done = 0
-    with output.open("rb") as lines:
+    with found.open("rb") as lines:
         for line in lines:
             if not line.endswith(b"\n"):
                 break
             whole += len(line)
             done += 1
-    with output.open("rb+") as lines:
+    with found.open("rb+") as lines:
         lines.truncate(whole)
     return done
 
@@ -90,8 +145,10 @@ def define_flags() -> None:
     command.config_flag()
     flags.DEFINE_string("workdir", None, "folder of a run")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to use")
-    flags.DEFINE_string("input", None, "JSON Lines of records, or any source (file:, hub:, builtin:)")
-    flags.DEFINE_string("output", None, "JSON Lines of predictions, one a record")
+    flags.DEFINE_string("input", None, "JSON Lines of records, or any source (file:, hub:, builtin:), or "
+                        "text:FILE, lines of plain text (text:-: standard input)")
+    flags.DEFINE_string("output", None, "JSON Lines of predictions, one a record, or a line of text each; -: standard "
+                        "output")
 
 
 def main(_: list[str]) -> None:
@@ -100,8 +157,10 @@ def main(_: list[str]) -> None:
     if not given.input or not given.output:
         raise ValueError("predict needs --input=FILE and --output=FILE")
     trained = load(given.config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
-    count = predict(trained, given.input, pathlib.Path(given.output))
-    print(f"{given.output}: {count} predictions")
+    output = pathlib.Path(given.output)
+    count = predict(trained, given.input, output)
+    if output != STANDARD_OUTPUT:
+        print(f"{given.output}: {count} predictions")
 
 
 if __name__ == "__main__":

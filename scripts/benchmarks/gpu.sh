@@ -14,5 +14,4 @@ python scripts/benchmarks/decoding_gpu.py
 started=$SECONDS
 python -m t5tasks.train --config=configs/translation_multi30k_full.py --workdir="$workdir"
 echo "trained in $((SECONDS - started)) s"
-python -m t5tasks.evaluate --config=configs/translation_multi30k_full.py --workdir="$workdir" \
-  --config.decode.method=beam --output="$workdir/test.json"
+python -m t5tasks.evaluate --workdir="$workdir" --output="$workdir/test.json"

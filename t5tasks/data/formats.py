@@ -8,20 +8,17 @@ Every record comes with the place it stands at, so that what is wrong with it ca
 Files are read as they are asked for, line by line; only JSON documents are held whole.
 """
 
-import codecs
 import csv
 import dataclasses
-import difflib
-import gzip
-import io
 import itertools
 import json
 import pathlib
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+
+from t5tasks.data.text_files import lines, nearest, require
 
 Record = dict[str, Any]
 Located = tuple[str, Record]
@@ -44,13 +41,6 @@ class Layout:
     columns: tuple[str, ...] = ()
     encoding: str = "utf-8"
     strip_prefix: str = ""
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error message: names like the given one, or all where none is."""
-    names = sorted(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
 
 
 def common_format(paths: Sequence[pathlib.Path]) -> str:
@@ -84,61 +74,12 @@ def read(paths: Sequence[pathlib.Path], format: str = "", layout: Layout | None 
     layout = layout or Layout()
     if format and format not in FORMATS:
         raise ValueError(f"unknown format {format!r}: {nearest(format, FORMATS)}")
-    try:
-        codecs.lookup(layout.encoding)
-    except LookupError:
-        raise ValueError(f"unknown encoding {layout.encoding!r}: expected utf-8, latin-1 …") from None
     for path in paths:
-        _require(path)
+        require(path, layout.encoding)
     format = format or common_format(paths)
     if format == "parallel":
         return _parallel(paths, layout)
     return itertools.chain.from_iterable(READERS[format](path, layout) for path in paths)
-
-
-def _require(path: pathlib.Path) -> None:
-    if path.is_file():
-        return
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: expected a file (hub: reads folders)")
-    folder = path.parent
-    if not folder.is_dir():
-        raise ValueError(f"no file {path}: there is no folder {folder}")
-    names = [entry.name for entry in folder.iterdir() if entry.is_file()]
-    hint = nearest(path.name, names) if names else "that folder holds no files"
-    raise ValueError(f"no file {path}: {hint}")
-
-
-def _lines(path: pathlib.Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """Yields (number from 1, line with its ending); only a newline ends a line."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):
-                # There a byte of value 10 need not end a line, so the text is decoded whole.
-                text = io.StringIO(_decode(stream.read(), encoding, f"{path}"), newline="\n")
-                yield from enumerate(text, 1)
-                return
-            for number, content in enumerate(stream, 1):
-                line = _decode(content, encoding, f"{path}:{number}")
-                if number == 1:
-                    line = line.removeprefix("\ufeff")  # the mark some editors open a file with
-                    if line.startswith("version https://git-lfs"):
-                        raise ValueError(f"{path} is a Git LFS pointer: fetch it with git lfs pull")
-                yield number, line
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is a damaged gzip file: {error}") from error
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _decode(content: bytes, encoding: str, place: str) -> str:
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{place}: byte {error.start + 1} of it (0x{content[error.start]:02x}) is not "
-            f"{encoding}: add encoding=, such as latin-1, or mend the file"
-        ) from error
 
 
 def _json(text: str, path: pathlib.Path, first_line: int) -> Any:
@@ -157,7 +98,7 @@ def _object(value: Any, place: str) -> Record:
 
 def _document(path: pathlib.Path, layout: Layout) -> list[Any]:
     """The list of a JSON file, the list under its "data", or its objects by their names, which become their "id"."""
-    text = "".join(line for _, line in _lines(path, layout.encoding))
+    text = "".join(line for _, line in lines(path, layout.encoding))
     found = _json(text, path, 1)
     if isinstance(found, dict) and "data" not in found and all(isinstance(one, dict) for one in found.values()):
         return [{"id": name, **one} for name, one in found.items()]
@@ -175,7 +116,7 @@ def _read_json(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
 
 
 def _read_jsonl(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
-    for number, line in _lines(path, layout.encoding):
+    for number, line in lines(path, layout.encoding):
         if line.strip():
             place = f"{path}:{number}"
             yield place, _object(_json(line.strip(), path, number), place)
@@ -184,7 +125,7 @@ def _read_jsonl(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
 def _read_csv(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
     """Comma-separated, fields quoted as in RFC 4180; a quoted field may hold line breaks."""
     csv.field_size_limit(LONGEST_CSV_FIELD)
-    reader = csv.reader((line for _, line in _lines(path, layout.encoding)), strict=True)
+    reader = csv.reader((line for _, line in lines(path, layout.encoding)), strict=True)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         while True:
@@ -202,8 +143,7 @@ def _read_csv(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
 
 def _read_tsv(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
     """Tab-separated; quotes are ordinary characters, as in the data sets that come as TSV."""
-    lines = _lines(path, layout.encoding)
-    rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in lines)
+    rows = ((number, line.rstrip("\r\n").split("\t")) for number, line in lines(path, layout.encoding))
     return _records(path, rows, layout)
 
 
@@ -233,7 +173,7 @@ def _read_conll(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
     width, start = 0, 0
     tokens: list[str] = []
     tags: list[str] = []
-    for number, line in itertools.chain(_lines(path, layout.encoding), [(0, "")]):
+    for number, line in itertools.chain(lines(path, layout.encoding), [(0, "")]):
         if not line.strip() or line.startswith("-DOCSTART-"):
             if tokens:
                 yield f"{path}:{start}", {"tokens": tokens, "tags": tags}
@@ -287,7 +227,7 @@ def _question(article: Record, paragraph: Record, question: Record) -> Record:
 
 def _read_text(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
     """Plain text: a record a line, blank lines left out."""
-    for number, line in _lines(path, layout.encoding):
+    for number, line in lines(path, layout.encoding):
         if line.strip():
             yield f"{path}:{number}", {"text": line.rstrip("\r\n")}
 
@@ -304,7 +244,7 @@ def _parallel(paths: Sequence[pathlib.Path], layout: Layout) -> Iterator[Located
 
 def _parallel_records(paths: Sequence[pathlib.Path], layout: Layout) -> Iterator[Located]:
     counts = [0] * len(paths)
-    for row in itertools.zip_longest(*(_lines(path, layout.encoding) for path in paths)):
+    for row in itertools.zip_longest(*(lines(path, layout.encoding) for path in paths)):
         counts = [found[0] if found else count for found, count in zip(row, counts, strict=True)]
         if len(set(counts)) > 1:
             continue  # one file has ended: read on to count the lines of the others

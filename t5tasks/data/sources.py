@@ -36,7 +36,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from t5tasks.data import conversions, formats, world
-from t5tasks.data.formats import Located, Record, nearest
+from t5tasks.data.formats import Located, Record
+from t5tasks.data.text_files import nearest
 
 EDITS = ("convert", "columns", "rename", "values", "where", "skip", "limit")
 OPTIONS = {

@@ -10,10 +10,10 @@ The guide's four uses are four templates of one task. In each, a record's `instr
     documentation   a program                                     its docstring or comment
     translation     a program in one language                     the same in another
 
-The guide's example of the first:
+The guide's examples of the first two:
 
-    instruction   Write a Python function that adds two numbers.     code   def add(a, b):
-                                                                                return a + b
+    instruction   Python function to calculate the nth Fibonacci number                  code   def fibonacci(n): …
+    instruction   // A Javascript function that fetches data from a URL and logs it to the console
 
     decoder       the instruction is read, the code's tokens and EOS are graded
 

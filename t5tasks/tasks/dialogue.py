@@ -24,7 +24,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import GENERATION, Answer, Form, Options, Prediction, Record, Task
+from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 FORMATS = ("auto", "inst", "chat")
 INST, END_INST, SYSTEM, END_SYSTEM = MARKS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
@@ -162,4 +162,4 @@ TASK = Task(
     forms={"decoder": Form("decoder", "lm", GENERATION, inst_example, graded("assistant"), asked=asked,
                            shorten=shorten)},
     postprocess=postprocess, count=count, figures=figures, metric="perplexity", baselines=baselines, bind=bind,
-    control=MARKS)
+    control=MARKS, lines=Lines(lambda text, options: {"turns": [{"role": "user", "text": text}]}, "reply"))

@@ -3,8 +3,6 @@
 
 The guide's example:
 
-    question   Why is the sky blue?       answer   The sky appears blue because of a phenomenon called ...
-
     decoder           Question: Why is the sky blue? Answer:  → " ANSWER", graded with its EOS
                       (a context stands before it, on lines of its own: Context: CONTEXT)
     encoder-decoder   question: QUESTION context: CONTEXT  → the answer (arxiv.org/abs/1910.10683, appendix D)
@@ -18,7 +16,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import rouge, spans
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import GENERATION, Answer, Form, Options, Prediction, Record, Task
+from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 
 def decoder_example(record: Record, options: Options) -> Example:
@@ -94,4 +92,5 @@ TASK = Task(
     options={"rouge_tokenizer": "english"},
     forms={"decoder": Form("decoder", "lm", GENERATION, decoder_example, graded("target")),
            "encoder_decoder": Form("encoder_decoder", "lm", GENERATION, encoder_decoder_example, graded("target"))},
-    postprocess=postprocess, count=count, figures=figures, metric="f1", baselines=baselines, notes=notes)
+    postprocess=postprocess, count=count, figures=figures, metric="f1", baselines=baselines, notes=notes,
+    lines=Lines.of("question", "answer"))

@@ -19,7 +19,7 @@ from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.metrics import labels as label_metrics
 from t5tasks.metrics.counts import Counts
 from t5tasks.tasks import prompts
-from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Form, Options, Prediction, Record, Task
+from t5tasks.tasks.task import CLASSES, LABEL_SCORING, Answer, Form, Lines, Options, Prediction, Record, Task
 
 Words = Callable[[Record], Sequence[Piece]]  # of an encoder's input
 
@@ -49,7 +49,7 @@ def make(name: str, chapter: str, encoder: Words, roles: Mapping[str, str], opti
     return Task(name=name, chapter=chapter, fields=fields, targets={"label": str}, options=options,
                 forms=forms(encoder, roles), postprocess=postprocess, count=count, figures=figures, metric="accuracy",
                 baselines=baselines, resolve=lambda options, load: resolve(options, load, tuple(fields)),
-                bind=bind, weight=weight)
+                bind=bind, weight=weight, lines=Lines.of(next(iter(fields)), "label") if len(fields) == 1 else None)
 
 
 def forms(encoder: Words, roles: Mapping[str, str]) -> Mapping[str, Form]:

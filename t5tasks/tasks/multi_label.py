@@ -31,7 +31,8 @@ def of(task: Task, encoder: Callable[[Record], Sequence[Piece]]) -> Task:
                 gold=lambda record, options: np.asarray(hot(record, options), np.float64))
     return dataclasses.replace(
         task, targets={"labels": list}, forms={"encoder": form}, postprocess=postprocess, count=count, figures=figures,
-        metric="micro_f1", baselines=baselines, resolve=resolve, weight=lambda record, options: 1.0)
+        metric="micro_f1", baselines=baselines, resolve=resolve, weight=lambda record, options: 1.0,
+        lines=None)
 
 
 def hot(record: Record, options: Options) -> list[int]:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 6, named entity recognition: a sentence of words in, the entities among them out.
 
-The guide's example:
+The guide's examples:
 
-    tokens   Tim    Cook   visited  Cuper ##tino   for  Apple  .
-    tags     B-PER  I-PER  O        B-LOC          O    B-ORG  O
+    tokens   Barack Obama was born in Hawaii .            tokens   Tim   Cook  , CEO of Apple
+    tags     B-PER  I-PER O   O    O  B-LOC  O            tags     B-PER I-PER O O   O  B-ORG
 
-    encoder  [CLS] Tim Cook visited Cuper ##tino for Apple . [SEP]  → a tag for the first subword of
-             each word; the others are seen and not graded
-    entities Tim Cook (PER), Cupertino (LOC), Apple (ORG)
+    encoder  [CLS] Tim Cook , CEO of Apple [SEP]  → a tag for the first subword of each word; the others are seen
+             and not graded: of Cupertino, Cuper ##tino, only Cuper
+    entities Tim Cook (PER), Apple (ORG)
 
 A word's tag is the most probable one (in `label_all`, by the mean over its subwords); what is then
 ill-formed is repaired: `repair` is lenient or strict, see `metrics.entities`, and the metrics take both

@@ -22,7 +22,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import answers as answer_metrics
 from t5tasks.metrics.answers import final_answer, majority, normalised
 from t5tasks.metrics.counts import Counts, require_examples
-from t5tasks.tasks.task import GENERATION, Answer, Form, Options, Prediction, Record, Task, samples
+from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task, samples
 
 
 def example(record: Record, options: Options) -> Example:
@@ -97,4 +97,5 @@ TASK = Task(
     name="reasoning", chapter="10", fields={"question": str}, targets={"answer": str},
     options={"direct": False},
     forms={"decoder": Form("decoder", "lm", GENERATION, example, graded("reasoning", "target"))},
-    postprocess=postprocess, count=count, figures=figures, metric="accuracy", baselines=baselines)
+    postprocess=postprocess, count=count, figures=figures, metric="accuracy", baselines=baselines,
+    lines=Lines.of("question", "answer"))

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chapter 7, summarization: a long text in, a short one that says what matters out.
 
-The guide's example, shortened:
-
-    document   SAN JOSE - Following months of speculation, local tech giant Innovate Inc. today announced ...
-    summary    San Jose-based Innovate Inc. has unveiled its 'Quantum Leap' processor ...
+The guide's two forms, the second in its template:
 
     encoder-decoder   the encoder reads the document; the summary's tokens and EOS are graded
     decoder           Summarize the following article:\n\nDOCUMENT\n\nSummary:  → "\nSUMMARY", graded with its EOS
@@ -19,7 +16,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import rouge
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import GENERATION, Answer, Form, Options, Prediction, Record, Task
+from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 SENTENCE = re.compile(r".+?(?:[.!?](?=\s)|$)", re.DOTALL)
 
@@ -91,4 +88,5 @@ TASK = Task(
              "rouge_tokenizer": "english"},
     forms={"encoder_decoder": Form("encoder_decoder", "lm", GENERATION, encoder_decoder_example, graded("target")),
            "decoder": Form("decoder", "lm", GENERATION, decoder_example, graded("target"))},
-    postprocess=postprocess, count=count, figures=figures, metric="rougeL", baselines=baselines, notes=notes)
+    postprocess=postprocess, count=count, figures=figures, metric="rougeL", baselines=baselines, notes=notes,
+    lines=Lines.of("document", "summary"))

@@ -78,6 +78,19 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lines:
+    """How plain text is asked and answered line by line: a line makes a record, a field of the prediction is a line."""
+
+    record: Callable[[str, Options], Record]
+    answer: str
+
+    @classmethod
+    def of(cls, field: str, answer: str) -> "Lines":
+        """Lines whose text is one field of the record."""
+        return cls(lambda text, options: {field: text}, answer)
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A chapter of the guide.
 
@@ -100,6 +113,8 @@ class Task:
         other processes.
       variant: the task that some options make of it (sets of labels); the task itself is None.
       weight: record, options → what its loss counts in training; figures count every record alike.
+      lines: how plain text is answered line by line; None where a record is more than a text, or an answer more
+        than a line.
       tune: options, a checkpoint's figures of the validation records → options with what is tuned on these.
     """
 
@@ -122,6 +137,7 @@ class Task:
     variant: Callable[[Options], "Task | None"] = lambda options: None
     weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options
+    lines: Lines | None = None
 
     @property
     def higher_is_better(self) -> bool:

@@ -3,17 +3,21 @@
 
 The guide's example:
 
-    prompt   The capital of France is              completion    Paris.
+    prompt       Write a short, optimistic phrase about the future.
+    completion   The horizon ahead is bright and full of promise.
 
-    decoder  the prompt is read, the completion's tokens and EOS are graded
+    decoder      the prompt is read, the completion's tokens and EOS are graded
+
+A completion is what follows the prompt as it is, the blank between them included.
 """
 
+import string
 from collections.abc import Sequence
 
 from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
-from t5tasks.tasks.task import GENERATION, Answer, Form, Options, Prediction, Record, Task
+from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 
 def example(record: Record, options: Options) -> Example:
@@ -31,6 +35,19 @@ def example(record: Record, options: Options) -> Example:
     if record.get("completion") is not None:
         pieces += [Piece(record["completion"], "target"), special("eos", "target")]
     return Example(tuple(pieces))
+
+
+def line(text: str, options: Options) -> Record:
+    """A line of plain text as the template's one field; ValueError where it has others."""
+    template = options["template"]
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"config.task.template {template!r} cannot be filled: {error}") from error
+    if len(fields) != 1:
+        raise ValueError(f"config.task.template {template!r} has {len(fields)} fields ({', '.join(sorted(fields))}); a "
+                         "line of plain text fills one")
+    return dict.fromkeys(fields, text)
 
 
 def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
@@ -62,4 +79,5 @@ TASK = Task(
     name="text_generation", chapter="1", fields={}, targets={"completion": str},
     options={"template": "{prompt}"},
     forms={"decoder": Form("decoder", "lm", GENERATION, example, graded("target"))},
-    postprocess=postprocess, count=count, figures=figures, metric="exact_match", baselines=baselines)
+    postprocess=postprocess, count=count, figures=figures, metric="exact_match", baselines=baselines,
+    lines=Lines(line, "completion"))

@@ -9,7 +9,7 @@ from t5tasks.data.features import features, prompt
 
 TASK = tasks.get("classification")
 OPTIONS = {**TASK.options, "labels": ("negative", "positive"), "cue": "Sentiment:"}
-RECORD = {"text": "This movie was fantastic!", "label": "positive"}
+RECORD = {"text": "I love this product! It works perfectly.", "label": "positive"}
 
 
 def _said(pieces):
@@ -18,18 +18,17 @@ def _said(pieces):
 
 def test_the_guides_example_with_an_encoder():
     example = TASK.form("encoder").preprocess(RECORD, OPTIONS)
-    assert _said(example.pieces) == [("<cls>", "input"), ("This movie was fantastic!", "input"), ("<sep>", "input")]
+    assert _said(example.pieces) == [("<cls>", "input"), ("I love this product! It works perfectly.", "input"),
+                                     ("<sep>", "input")]
     assert example.label == 1
 
 
 def test_the_guides_example_in_its_own_words():
-    form, text = TASK.form("decoder"), "I love this product! It works perfectly."
+    form, text = TASK.form("decoder"), RECORD["text"]
     options = {**OPTIONS, "labels": ("Positive", "Negative", "Neutral"), "template": "Review: {text} {cue}"}
     example = form.preprocess({"text": text, "label": "Positive"}, options)
     assert _said(example.pieces) == [("<bos>", "prompt"), ("Review: ", "prompt"), (text, "input"),
                                      (" Sentiment:", "prompt"), (" Positive", "target"), ("<eos>", "target")]
-    assert _said(TASK.form("encoder").preprocess({"text": text, "label": "Positive"}, options).pieces) == [
-        ("<cls>", "input"), (text, "input"), ("<sep>", "input")]
     found = TASK.postprocess({}, np.asarray([0.01, 0.99, 0.0]), options)
     assert found["label"] == "Negative" and found["score"] == 0.99
 
@@ -49,7 +48,7 @@ def test_doubled_braces_are_braces():
 def test_a_decoders_default_prompt():
     form = TASK.form("decoder")
     example = form.preprocess(RECORD, OPTIONS)
-    assert _said(example.pieces) == [("<bos>", "prompt"), ("This movie was fantastic!", "input"),
+    assert _said(example.pieces) == [("<bos>", "prompt"), (RECORD["text"], "input"),
                                      ("\nSentiment:", "prompt"), (" positive", "target"), ("<eos>", "target")]
     assert example.label is None
     assert form.label_texts(OPTIONS) == [" negative", " positive"]
@@ -70,7 +69,7 @@ def test_the_text_is_cut_and_never_the_label(tokenizer):
 
 @pytest.mark.parametrize("architecture", ["encoder", "decoder"])
 def test_an_unknown_label_lists_the_valid_ones(architecture):
-    with pytest.raises(ValueError, match="unknown label 'great' of text 'This movie.*valid labels are negative, pos"):
+    with pytest.raises(ValueError, match="unknown label 'great' of text 'I love this.*valid labels are negative, pos"):
         TASK.form(architecture).preprocess({**RECORD, "label": "great"}, OPTIONS)
 
 

@@ -14,6 +14,7 @@ TASK = tasks.get("code")
 RECORD = {"instruction": "Write a Python function that adds two numbers.", "code": "def add(a, b):\n    return a + b",
           "tests": ["assert add(1, 2) == 3", "assert add(-1, 1) == 0"]}
 BEGUN = 'def add(a, b):\n    """Adds two numbers."""\n'
+FETCH = "// A Javascript function that fetches data from a URL and logs it to the console"
 RUN = {**TASK.options, "run_tests": True}
 SOURCES = {  # 164, 874 and 373 records: where they lie, and their template
     "humaneval": ("humaneval/HumanEval.jsonl.gz?rename=prompt:instruction,canonical_solution:code,test:tests",
@@ -34,6 +35,9 @@ def _needs_a_sandbox():
 
 
 @pytest.mark.parametrize(("template", "given", "written", "prompt"), [
+    ("generation", "Python function to calculate the nth Fibonacci number", "def fibonacci(n):\n    return n",
+     "Python function to calculate the nth Fibonacci number\n"),
+    ("completion", FETCH, "\nasync function log(url) {\n  console.log(await (await fetch(url)).text());\n}", FETCH),
     ("generation", RECORD["instruction"], RECORD["code"], f"{RECORD['instruction']}\n"),
     ("completion", "def add(a, b):\n", "    return a + b", "def add(a, b):\n"),
     ("documentation", RECORD["code"], "Adds two numbers.", f"{RECORD['code']}\n# What this code does:\n"),

@@ -44,6 +44,28 @@ def test_the_guides_table_of_graded_tokens(tokenizer):
     assert set(np.asarray(tokens.roles[1:])[~graded]) <= {"template", "user"}
 
 
+@pytest.mark.parametrize(("before", "predicted", "graded"), [
+    ("<s>[INST] What's", " ", False),
+    ("<s>[INST] What's the capital of Germany?", " ", False),
+    ("<s>[INST] What's the capital of Germany? [/INST]", " ", True),
+    ("<s>[INST] What's the capital of Germany? [/INST] The", " ", True),
+    ("<s>[INST] What's the capital of Germany? [/INST] The capital of Germany is Berlin.", "</s>", True),
+])
+def test_the_guides_rows_letter_by_letter(before, predicted, graded, letters):
+    """What each text of the table predicts, and the same in the second turn with France for Germany."""
+    example = FORM.preprocess({"turns": TURNS}, TASK.options)
+    arrays, _, _ = features(example, letters, FORM.loss_mask, 300)
+    written = _written(example)
+    later = before.replace("What's the capital of Germany?", "What about France?").replace("What's", "What").replace(
+        "Germany is Berlin", "France is Paris")
+    for text in (before, written[:written.index("</s>") + 4] + later):
+        assert written.startswith(text)
+        place = len(text.replace("<s>", "^").replace("</s>", "$")) - 1
+        target = int(arrays["targets"][place])
+        assert (chr(target - 5) if target > 4 else {1: "</s>"}[target]) == predicted
+        assert arrays["weights"][place] == graded
+
+
 def test_a_system_prompt_stands_in_the_first_users_turn_only():
     turns = [{"role": "system", "text": "Be brief."}, *TURNS]
     assert _written(FORM.preprocess({"turns": turns}, TASK.options)) == (

@@ -52,7 +52,18 @@ def test_the_first_subword_is_graded(guides):
     assert LABELS[arrays["targets"][5]] == "B-LOC"
 
 
-def test_the_guides_entities_in_the_users_words(guides):
+@pytest.mark.parametrize(("words", "tags", "entities"), [
+    ("Barack Obama was born in Hawaii .", "B-PER I-PER O O O B-LOC O", [("PER", "Barack Obama"), ("LOC", "Hawaii")]),
+    ("Tim Cook , CEO of Apple", "B-PER I-PER O O O B-ORG", [("PER", "Tim Cook"), ("ORG", "Apple")]),
+])
+def test_the_guides_sentences(words, tags, entities, letters):
+    record = {"tokens": words.split(), "tags": tags.split()}
+    found = TASK.postprocess(record, _answer(record["tags"], _windows(record, letters)), OPTIONS)
+    assert [(each["type"], each["text"]) for each in found["entities"]] == entities
+    assert all(words[each["start"]:each["end"]] == each["text"] for each in found["entities"])
+
+
+def test_entities_come_back_in_the_users_words(guides):
     found = TASK.postprocess(RECORD, _answer(TAGS, _windows(RECORD, guides)), OPTIONS)
     assert found == {"entities": [
         {"type": "PER", "text": "Tim Cook", "start": 0, "end": 8, "score": 1.0},

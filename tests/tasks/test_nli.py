@@ -12,6 +12,17 @@ OPTIONS = {**TASK.options, "labels": ("Entailment", "Neutral", "Contradiction")}
 RECORD = {"premise": "A man eats.", "hypothesis": "He sleeps.", "label": "Contradiction"}
 
 
+def test_the_guides_example():
+    """Its first pair and its label; its second as an encoder reads it."""
+    form = TASK.form("encoder")
+    first = {"premise": "A man in a blue shirt is riding a horse through a field.",
+             "hypothesis": "A person is outdoors.", "label": "Entailment"}
+    assert form.preprocess(first, OPTIONS).label == 0
+    second = {"premise": "The event is scheduled for Tuesday.", "hypothesis": "The event is on the weekend."}
+    assert [piece.text or f"[{piece.special.upper()}]" for piece in form.preprocess(second, OPTIONS).pieces] == [
+        "[CLS]", "The event is scheduled for Tuesday.", "[SEP]", "The event is on the weekend.", "[SEP]"]
+
+
 def test_a_pair_has_two_token_types(letters):
     form = TASK.form("encoder")
     arrays, tokens, _ = features(form.preprocess(RECORD, OPTIONS), letters, form.loss_mask, 99)
