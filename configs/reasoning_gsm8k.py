@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 10 on GSM8K: a small decoder from scratch learns to write steps and an answer."""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("reasoning")
+    folder = "../shared/data/gsm8k"
+    config.data.train = f"file:{folder}/train.jsonl.gz?convert=gsm8k&limit=7273"
+    config.data.validation = f"file:{folder}/train.jsonl.gz?convert=gsm8k&skip=7273&limit=100"
+    config.data.test = f"file:{folder}/test.jsonl?convert=gsm8k&limit=300"
+    config.tokenizer.size = 2000
+    config.model.update(width=192, heads=4, kv_heads=4, head_size=48, feed_forward=768, decoder_layers=3)
+    config.batch.update(size=8, length=384, packing=True)
+    config.train.epochs = 2
+    config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.decode.max_new_tokens = 192
+    return config
