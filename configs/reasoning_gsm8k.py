@@ -10,9 +10,9 @@ def get_config():
     config.data.validation = f"file:{folder}/train.jsonl.gz?convert=gsm8k&skip=7273&limit=100"
     config.data.test = f"file:{folder}/test.jsonl?convert=gsm8k&limit=300"
     config.tokenizer.size = 2000
-    config.model.update(width=192, heads=4, kv_heads=4, head_size=48, feed_forward=768, decoder_layers=3)
-    config.batch.update(size=8, length=384, packing=True)
-    config.train.epochs = 2
+    config.model.update(width=128, heads=2, kv_heads=2, head_size=64, feed_forward=512, decoder_layers=3)
+    config.batch.update(size=8, length=320, packing=True)
+    config.train.epochs = 1
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.max_new_tokens = 192
     return config

@@ -9,11 +9,11 @@ def get_config():
     config.data.train = f"file:{folder}/train.jsonl.gz?convert=scitldr"
     config.data.validation = f"file:{folder}/dev.jsonl.gz?convert=scitldr&limit=100"
     config.data.test = f"file:{folder}/test.jsonl.gz?convert=scitldr"
-    config.tokenizer.size = 4000
-    config.model.update(width=192, heads=4, kv_heads=4, head_size=48, feed_forward=384, encoder_layers=2,
-                        decoder_layers=2, dropout=0.1)
+    config.tokenizer.size = 3000
+    config.model.update(width=128, heads=2, kv_heads=2, head_size=64, feed_forward=384, encoder_layers=2,
+                        decoder_layers=2)
     config.batch.update(size=8, length=64, source_length=320, packing=True)
-    config.train.epochs = 8
+    config.train.epochs = 4
     config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup=0.06, weight_decay=0.1)
     config.decode.update(max_new_tokens=48, no_repeat_ngram=3)
     return config

@@ -19,9 +19,11 @@ The guide's example of the first:
 
 A record's field `kind` names its own template. Records may have `tests` (a list of Python statements; or the text that
 defines HumanEval's check, with the function's name as `entry_point`) and `setup` (what stands before the tests). With
-the option run_tests they are run, in `metrics/sandbox.py`, and pass@k is counted for each of the option k.
+the option run_tests they are run, in `metrics/sandbox.py`, and pass@k is counted for each of the option k; the
+smallest is then what the best checkpoint has most of, in place of exact match.
 """
 
+import dataclasses
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +31,7 @@ from typing import Any
 
 from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import code as code_metrics
+from t5tasks.metrics import counts as counting
 from t5tasks.metrics import sandbox
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
@@ -204,6 +207,13 @@ def baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
             "empty": codes.count("") / len(codes)}
 
 
+def tested_baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
+    """The share of records whose tests a program without code passes; a completion's is what it is to complete."""
+    alone = {**options, "k": (1,)}
+    counts = counting.total(count(record, {"code": ""}, alone) for record in records)
+    return {"empty": figures(counts, alone)["pass@1"]}
+
+
 def resolve(options: Options, load: Callable[[], Iterable[Record]]) -> Options:
     """The options as they are; ValueError where tests shall be run and cannot be."""
     if options["run_tests"]:
@@ -214,6 +224,13 @@ def resolve(options: Options, load: Callable[[], Iterable[Record]]) -> Options:
     return options
 
 
+def variant(options: Options) -> Task | None:
+    """The task whose metric is pass@k, of the smallest k, where tests are run."""
+    if not options["run_tests"] or not options["k"]:
+        return None
+    return dataclasses.replace(TASK, metric=f"pass@{min(options['k'])}", baselines=tested_baselines)
+
+
 TASK = Task(
     name="code", chapter="9", fields={"instruction": str}, targets={"code": str},
     # seconds: of CPU a program, and four times that by the clock. memory: MiB.
@@ -221,4 +238,4 @@ TASK = Task(
              "k": (1,), "seconds": 10, "memory": 512},
     forms={"decoder": Form("decoder", "lm", GENERATION, example, graded("target"))},
     postprocess=postprocess, count=count, figures=figures, metric="exact_match", baselines=baselines, resolve=resolve,
-    notes=notes, counters=sandbox.cores())
+    notes=notes, counters=sandbox.cores(), variant=variant)

@@ -147,6 +147,15 @@ def test_records_without_tests_count_for_exact_match_alone():
     assert TASK.figures(counts, RUN)["pass@1"] == 0 and counts["pass_problems"] == 1
 
 
+def test_code_that_is_run_is_measured_by_its_tests():
+    _needs_a_sandbox()
+    assert tasks.get("code", TASK.options) is TASK and TASK.metric == "exact_match"
+    run = tasks.get("code", {**RUN, "k": (10, 2)})
+    assert run.metric == "pass@2" and run.higher_is_better
+    records = [RECORD, {"instruction": "Nothing.", "code": "x = 1", "tests": ["assert True"]}]
+    assert run.baselines(records, {**RUN, "k": (10, 2)}) == {"empty": 0.5}
+
+
 def _records(shared_data, name):
     line, template = SOURCES[name]
     return list(sources.read(f"file:{shared_data}/{line}", "code")), {**RUN, "template": template}
