@@ -17,7 +17,7 @@ from t5tasks.metrics import sandbox
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 CONFIGS = {path.stem: path for path in sorted((CHECKOUT / "configs").glob("*.py"))
-           if "../shared/data" in path.read_text("utf-8") and not path.stem.endswith("_full")}  # a longer run, same data
+           if "../shared/data" in path.read_text("utf-8") and not path.stem.endswith("_full")}  # same data
 RECORDS = 12  # of each data set; fewer where tests are run, more where every label has to be among them
 LABELLED = ("classification", "nli", "ner")
 OUT_OF_100 = r"rouge.*|bleu|bleu_precision_.*|chrf"
@@ -65,4 +65,4 @@ def test_what_is_asked_in_one_split_is_not_in_another(name, shared_data, monkeyp
               for record in sources.load(line, config.task.name)} for line in lines]
     for one, other in itertools.combinations(asked, 2):
         shared = one & other
-        assert len(shared) <= max(4, 0.03 * len(other)), f"{name}: {len(shared)} of {len(other)}, such as {min(shared):.200}"
+        assert len(shared) <= max(4, 0.03 * len(other)), f"{name}: {len(shared)} of {len(other)}: {min(shared):.200}"
