@@ -11,7 +11,7 @@ def get_config():
     config.data.test = f"{source}&skip=584"
     config.pretrained = "runs/stories260K"
     config.batch.update(size=16, length=256, packing=True)
-    config.train.epochs = 16
+    config.train.update(epochs=5, validation_records=32)
     config.optimizer.update(learning_rate=3e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.max_new_tokens = 48
     return config

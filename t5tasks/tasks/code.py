@@ -171,9 +171,14 @@ def normal(code: str) -> str:
     return textwrap.dedent("\n".join(line.rstrip() for line in lines(code).split("\n"))).strip("\n")
 
 
+def reference(record: Record, options: Options) -> str:
+    """The record's code, as `normal` has it, read as an answer is: some stand between ``` fences."""
+    return normal(extract(record["code"], kind_of(record, options), record["instruction"]))
+
+
 def count(record: Record, prediction: Prediction, options: Options) -> Counts:
     """Whether the code is the reference; with run_tests also how many samples pass the record's tests."""
-    exact = text_metrics.exact_match_counts([normal(prediction["code"])], [[normal(record["code"])]])
+    exact = text_metrics.exact_match_counts([normal(prediction["code"])], [[reference(record, options)]])
     if not options["run_tests"]:
         return exact
     samples = prediction.get("samples") or [prediction["code"]]
@@ -201,7 +206,7 @@ def notes(counts: Counts, options: Options) -> dict[str, str]:
 
 def baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
     """Exact match of the most frequent code, of repeating what is given, and of nothing."""
-    codes = [normal(record["code"]) for record in records]
+    codes = [reference(record, options) for record in records]
     copies = sum(normal(record["instruction"]) == code for record, code in zip(records, codes, strict=True))
     return {"majority": max(map(codes.count, set(codes))) / len(codes), "copy": copies / len(codes),
             "empty": codes.count("") / len(codes)}
