@@ -19,7 +19,7 @@ def get_config():
     config.task.wording = "{instruction}\n{input}\n"
     config.tokenizer.size = 4000
     config.model.update(width=192, heads=3, kv_heads=3, head_size=64, feed_forward=768, decoder_layers=3)
-    config.batch.update(size=8, length=320, packing=True)
+    config.batch.update(size=8, length=320, packing=True, evaluation_size=32)
     config.train.epochs = 1
     config.train.validation_records = 32
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)

@@ -30,8 +30,8 @@ def get_config():
     config.task.update(wording='"""\n{instruction}\n{tests}\n"""\n', run_tests=True, k=(1, 10))
     config.tokenizer.size = 2000
     config.model.update(width=192, heads=3, kv_heads=3, head_size=64, feed_forward=768, decoder_layers=3)
-    config.batch.update(size=8, length=384, packing=True)
-    config.train.epochs = 8
+    config.batch.update(size=8, length=384, packing=True, evaluation_size=32)
+    config.train.epochs = 6
     config.train.validation_records = 16
     config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.update(method="sample", samples=10, temperature=0.8, top_p=0.95, max_new_tokens=192)
