@@ -22,6 +22,6 @@ def get_config():
     config.batch.update(size=8, length=320, packing=True, evaluation_size=32)
     config.train.epochs = 1
     config.train.validation_records = 32
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.max_new_tokens = 192
     return config

@@ -33,6 +33,6 @@ def get_config():
     config.batch.update(size=8, length=384, packing=True, evaluation_size=32)
     config.train.epochs = 6
     config.train.validation_records = 16
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.update(method="sample", samples=10, temperature=0.8, top_p=0.95, max_new_tokens=192)
     return config

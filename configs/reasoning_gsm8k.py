@@ -13,6 +13,6 @@ def get_config():
     config.model.update(width=128, heads=2, kv_heads=2, head_size=64, feed_forward=512, decoder_layers=3)
     config.batch.update(size=8, length=320, packing=True, evaluation_size=32)
     config.train.update(epochs=1, validation_records=32)
-    config.optimizer.update(learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.max_new_tokens = 192
     return config
