@@ -6,7 +6,7 @@ def get_config():
     from t5tasks.configuration import defaults
     config = defaults("reasoning")
     folder = "../shared/data/gsm8k"
-    config.data.train = f"file:{folder}/train.jsonl.gz?convert=gsm8k&limit=4000"
+    config.data.train = f"file:{folder}/train.jsonl.gz?convert=gsm8k&limit=3000"
     config.data.validation = f"file:{folder}/train.jsonl.gz?convert=gsm8k&skip=7273&limit=100"
     config.data.test = f"file:{folder}/test.jsonl?convert=gsm8k&limit=200"
     config.tokenizer.size = 2000
