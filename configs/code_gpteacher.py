@@ -15,13 +15,13 @@ def get_config():
     source = "file:../shared/data/gpteacher_codegen/codegen-instruct.json.gz?rename=response:code"
     config.data.train = f"{source}&limit=3935"
     config.data.validation = f"{source}&skip=3935&limit=200"
-    config.data.test = f"{source}&skip=4135"
+    config.data.test = f"{source}&skip=4135&limit=200"
     config.task.wording = "{instruction}\n{input}\n"
     config.tokenizer.size = 4000
-    config.model.update(width=256, heads=4, kv_heads=4, head_size=64, feed_forward=1024, decoder_layers=4, dropout=0.1)
-    config.batch.update(size=16, length=384)
-    config.train.epochs = 3
-    config.train.validation_records = 100
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.model.update(width=192, heads=3, kv_heads=3, head_size=64, feed_forward=768, decoder_layers=3)
+    config.batch.update(size=8, length=320, packing=True, evaluation_size=32)
+    config.train.epochs = 1
+    config.train.validation_records = 32
+    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.max_new_tokens = 192
     return config

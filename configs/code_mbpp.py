@@ -26,13 +26,13 @@ def get_config():
     source = "file:../shared/data/mbpp/mbpp.jsonl?rename=text:instruction,test_list:tests,test_setup_code:setup"
     config.data.train = f"{source}&skip=500&limit=374"
     config.data.validation = f"{source}&skip=410&limit=90"
-    config.data.test = f"{source}&skip=10&limit=400"
+    config.data.test = f"{source}&skip=10&limit=100"
     config.task.update(wording='"""\n{instruction}\n{tests}\n"""\n', run_tests=True, k=(1, 10))
     config.tokenizer.size = 2000
-    config.model.update(width=256, heads=4, kv_heads=4, head_size=64, feed_forward=1024, decoder_layers=4, dropout=0.2)
-    config.batch.update(size=16, length=512)
-    config.train.epochs = 20
-    config.train.validation_records = 30
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.model.update(width=192, heads=3, kv_heads=3, head_size=64, feed_forward=768, decoder_layers=3)
+    config.batch.update(size=8, length=384, packing=True, evaluation_size=32)
+    config.train.epochs = 6
+    config.train.validation_records = 16
+    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
     config.decode.update(method="sample", samples=10, temperature=0.8, top_p=0.95, max_new_tokens=192)
     return config

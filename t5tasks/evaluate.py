@@ -18,7 +18,7 @@ from absl import flags
 
 from t5tasks import command, experiment, inference, tasks
 from t5tasks.inference import Predictor
-from t5tasks.tasks.task import Prediction, Record
+from t5tasks.tasks.task import GENERATION, Prediction, Record
 from t5tasks.trained import load
 
 
@@ -28,7 +28,8 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
 
     Returns:
       {"source", "examples", "step", "metric", "figures", "baselines", "notes"}; notes hold the
-      signatures to quote.
+      signatures to quote. Of answers in words, figures have unigram_perplexity too, what a model
+      without context reaches at least.
     """
     trained = load(config, workdir, checkpoint)
     run = trained.experiment
@@ -37,14 +38,17 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
     predictor = Predictor(run)
     counts = predictor.evaluate(trained.parameters, records)
     tokens = predictor.token_counts(trained.parameters, records)
+    figures = predictor.figures(counts, tokens)
     baselines = run.task.baselines(list(records), run.options)
+    if run.form.answers_by == GENERATION:
+        figures["unigram_perplexity"] = predictor.unigram_perplexity(records)
     if run.task.metric == "perplexity":
-        baselines["unigram"] = predictor.unigram_perplexity(records)
+        baselines["unigram"] = figures["unigram_perplexity"]
     notes = run.task.notes(counts, run.options)
     if predictor.guesses is not None:
         notes = {**notes, "speculation": str(predictor.guesses)}
     return {"source": source, "examples": len(records), "step": trained.step, "metric": run.task.metric,
-            "figures": predictor.figures(counts, tokens), "baselines": baselines, "notes": notes}
+            "figures": figures, "baselines": baselines, "notes": notes}
 
 
 def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def tiny(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         if line := re.sub(r"([?&])(?:limit|size)=\d+", r"\1", config.data[split]).rstrip("?&"):
             limit = "size" if line.startswith("builtin:") else "limit"
             config.data[split] = f"{line}{'&' if '?' in line else '?'}{limit}=64"
-    config.tokenizer.size = 360
+    # Bytes and characters take 260 pieces and more; tables of Wikipedia have letters of many alphabets.
+    config.tokenizer.size = 360 if config.data.train.startswith("builtin:") else 480
     config.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, encoder_layers=1,
                         decoder_layers=1)
     return config

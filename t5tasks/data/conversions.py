@@ -74,8 +74,12 @@ def scitldr(record: Record) -> Record:
 
 
 def pubmedqa(record: Record) -> Record:
-    """PubMedQA (arxiv.org/abs/1909.06146): the abstract answers at length; its verdict is `decision`."""
-    return {"question": record["QUESTION"], "context": " ".join(record["CONTEXTS"]),
+    """PubMedQA (arxiv.org/abs/1909.06146): the abstract answers at length; its verdict is `decision`.
+
+    The PubMed id, where the file has it, stays as `id`: the official splits are lists of them.
+    """
+    identity = {"id": record["id"]} if "id" in record else {}
+    return {**identity, "question": record["QUESTION"], "context": " ".join(record["CONTEXTS"]),
             "answers": [record["LONG_ANSWER"]], "decision": record["final_decision"]}
 
 
@@ -119,7 +123,10 @@ def convert(name: str, record: Record, place: str) -> Record:
 
 
 def _turns(said: list[tuple[str, str]], roles: dict[str, str]) -> list[dict[str, str]]:
-    """Turns of alternating roles: what one speaker says in a row is joined by spaces."""
+    """Turns of alternating roles: what one speaker says in a row is joined by spaces.
+
+    What the user says last, without a reply, is left out: nothing of it is trained on or scored.
+    """
     turns: list[dict[str, str]] = []
     for speaker, text in said:
         role = roles[speaker]
@@ -127,7 +134,7 @@ def _turns(said: list[tuple[str, str]], roles: dict[str, str]) -> list[dict[str,
             turns[-1]["text"] = f"{turns[-1]['text']} {text.strip()}"
         elif text.strip():
             turns.append({"role": role, "text": text.strip()})
-    return turns
+    return turns[:-1] if turns and turns[-1]["role"] == "user" else turns
 
 
 def _number(value: Any) -> str:

@@ -11,6 +11,8 @@ the fields as the source names them:
 
     convert=gsm8k                 makes a public data set's record the task's (`conversions`); done first
     where=label:0|1,lang:en       keeps the records that fit every condition
+    unless=id:@test_ids.json      leaves out those that fit any; @ names a file with the values, a line
+                                  each, or of a .json file the items of a list or an object's names
     values=label:0=no|1=yes       replaces values, in lists too; a value without a rule is an error
     columns=a,b                   keeps these fields (of csv and tsv without a header, parallel and
                                   conll it says instead what the columns are: `formats.Layout`)
@@ -19,92 +21,28 @@ the fields as the source names them:
     limit=100                     keeps the first of the rest
 
 A `file:` also takes format=, encoding= and strip_prefix= (`formats`), a `hub:` config= and split=.
-A sign that separates (, : = | & ? %) is written %2C %3A %3D %7C %26 %3F %25 where it is meant.
+A sign that separates (, : = | & ? %) is written %2C %3A %3D %7C %26 %3F %25 where it is meant, and
+a value's first @ %40.
 """
 
 import dataclasses
-import functools
-import json
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet
 
-from t5tasks.data import conversions, formats, world
+from t5tasks.data import formats, world
+from t5tasks.data.edits import Edits, Spec, edited, parse, renamed, require_field
 from t5tasks.data.formats import Located, Record
 from t5tasks.data.text_files import nearest
 
-EDITS = ("convert", "columns", "rename", "values", "where", "skip", "limit")
-OPTIONS = {
-    "builtin": ("size", "seed", *EDITS),
-    "file": ("format", "encoding", "strip_prefix", *EDITS),
-    "hub": ("config", "split", *EDITS),
-}
 SPLIT_WORDS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "eval"))
 FOLDER_FORMATS = (".parquet", ".arrow", ".json", ".jsonl", ".json.gz", ".jsonl.gz")
-
-
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """A source's line, taken apart: where the records are, and the options after the "?"."""
-
-    line: str
-    scheme: str
-    place: str
-    options: dict[str, str]
-
-    def number(self, name: str, least: int) -> int | None:
-        """Returns the option as a whole number, None where it is not given."""
-        text = self.options.get(name)
-        if text is None:
-            return None
-        if not text.isdecimal() or int(text) < least:
-            raise ValueError(f"{name}={text} in {self.line}: expected a whole number >= {least}")
-        return int(text)
-
-    def names(self, name: str) -> list[str]:
-        """Returns the option's comma-separated parts, still percent-encoded."""
-        text = self.options.get(name, "")
-        parts = text.split(",") if text else []
-        if len(set(parts)) < len(parts) or not all(parts):
-            raise ValueError(f"{name}={text} in {self.line}: a part is empty or stands twice")
-        return parts
-
-    def pairs(self, name: str) -> dict[str, str]:
-        """Returns the option's parts "field:rest" as {field: rest, still percent-encoded}."""
-        pairs: dict[str, str] = {}
-        for part in self.names(name):
-            field, colon, rest = part.partition(":")
-            field = urllib.parse.unquote(field)
-            if not (field and colon) or field in pairs:
-                raise ValueError(
-                    f"{name}={self.options[name]} in {self.line}: expected {name}=field:…, each field once"
-                )
-            pairs[field] = rest
-        return pairs
-
-
-@dataclasses.dataclass(frozen=True)
-class Edits:
-    """What is done to every record after reading; see the module's first lines."""
-
-    convert: str
-    where: dict[str, frozenset[str]]
-    values: dict[str, dict[str, str]]
-    columns: tuple[str, ...]
-    rename: dict[str, str]
-    skip: int
-    limit: int | None
-
-    @functools.cached_property
-    def named(self) -> frozenset[str]:
-        """The fields that a record must have before it is edited."""
-        return frozenset((*self.where, *self.values, *self.columns))
 
 
 def load(spec: str, task: str = "") -> datasets.Dataset:
@@ -121,15 +59,15 @@ def load(spec: str, task: str = "") -> datasets.Dataset:
     Raises:
       ValueError: what `read` raises, and a column whose values are not all of one type.
     """
-    source, edits = _parse(spec)
-    if source.scheme != "hub" or edits.convert or edits.values or edits.where:
+    source, edits = parse(spec)
+    if source.scheme != "hub" or edits.convert or edits.values or edits.where or edits.unless:
         return _in_memory(formats.table(_records(source, edits, task), spec))
     dataset = _hub(source)
     for name in edits.named:
-        _require_field(name, dataset.column_names, spec)
+        require_field(name, dataset.column_names, spec)
     if edits.columns:
         dataset = dataset.select_columns(list(edits.columns))
-    _renamed(dict.fromkeys(dataset.column_names), edits.rename, spec)
+    renamed(dict.fromkeys(dataset.column_names), edits.rename, spec)
     dataset = dataset.rename_columns(edits.rename)
     if len(dataset) == 0:
         raise ValueError(f"no records in {spec}")
@@ -151,62 +89,15 @@ def read(spec: str, task: str = "") -> Iterator[Record]:
         file); on the way for malformed content (with file and line), a field or value that an
         edit names in vain, and at the end if there was no record.
     """
-    source, edits = _parse(spec)
+    source, edits = parse(spec)
     return (record for _, record in _records(source, edits, task))
-
-
-def _parse(line: str) -> tuple[Spec, Edits]:
-    scheme, colon, rest = line.partition(":")
-    if not colon or scheme not in OPTIONS:
-        raise ValueError(
-            f"{line!r} names no source: expected {', '.join(f'{s}:…' for s in OPTIONS)} "
-            "(a file's path is written file:PATH)"
-        )
-    place, _, query = rest.partition("?")
-    options: dict[str, str] = {}
-    for part in query.split("&") if query else []:
-        key, _, value = part.partition("=")
-        if key not in OPTIONS[scheme]:
-            raise ValueError(f"unknown option {key!r} of {scheme}: in {line}: {nearest(key, OPTIONS[scheme])}")
-        if key in options or not value:
-            raise ValueError(f"option {key!r} in {line} stands twice or has no value")
-        options[key] = value
-    if not place:
-        expected = {"builtin": "builtin:train", "file": "file:PATH", "hub": "hub:NAME_OR_FOLDER"}
-        raise ValueError(f"{line} does not say where: expected {expected[scheme]}")
-    spec = Spec(line, scheme, place, options)
-    return spec, _edits(spec)
-
-
-def _edits(spec: Spec) -> Edits:
-    unquote = urllib.parse.unquote
-    rename = {old: unquote(new) for old, new in spec.pairs("rename").items()}
-    if len(set(rename.values())) < len(rename) or not all(rename.values()):
-        raise ValueError(
-            f"rename={spec.options['rename']} in {spec.line}: two fields would share one name, or a name is empty"
-        )
-    values: dict[str, dict[str, str]] = {}
-    for field, rules in spec.pairs("values").items():
-        parts = [rule.partition("=") for rule in rules.split("|")]
-        if not all(equals for _, equals, _ in parts):
-            raise ValueError(f"values={field}:{rules} in {spec.line}: expected old=new|old=new")
-        values[field] = {unquote(old): unquote(new) for old, _, new in parts}
-    where = {
-        field: frozenset(unquote(text) for text in texts.split("|"))
-        for field, texts in spec.pairs("where").items()
-    }
-    columns = tuple(unquote(name) for name in spec.names("columns"))
-    convert = spec.options.get("convert", "")
-    if convert and convert not in conversions.CONVERSIONS:
-        raise ValueError(f"unknown convert={convert} in {spec.line}: {nearest(convert, conversions.CONVERSIONS)}")
-    return Edits(convert, where, values, columns, rename, spec.number("skip", 0) or 0, spec.number("limit", 1))
 
 
 def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
     if spec.scheme != "file":
         made = _hub(spec) if spec.scheme == "hub" else _made(spec, task)
         located = ((f"record {number}", record) for number, record in enumerate(made, 1))
-        return _edited(located, edits, spec.line)
+        return edited(located, edits, spec.line)
     paths = [pathlib.Path(urllib.parse.unquote(p)).expanduser() for p in spec.place.split(",")]
     format = spec.options.get("format") or formats.common_format(paths)
     layout = formats.Layout(
@@ -218,74 +109,13 @@ def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
         edits = dataclasses.replace(edits, columns=())
     if layout.strip_prefix and format != "conll":
         raise ValueError(f"strip_prefix in {spec.line} is for format=conll, not {format}")
-    return _edited(formats.read(paths, format, layout), edits, spec.line)
+    return edited(formats.read(paths, format, layout), edits, spec.line)
 
 
 def _made(spec: Spec, task: str) -> list[Record]:
     if not task:
         raise ValueError(f"{spec.line} makes records of a task: say which")
     return world.records(task, spec.place, spec.number("size", 1), spec.number("seed", 0) or 0)
-
-
-def _edited(located: Iterable[Located], edits: Edits, line: str) -> Iterator[Located]:
-    fitting = kept = 0
-    for place, record in located:
-        if edits.convert:
-            record = conversions.convert(edits.convert, record, place)
-        for name in edits.named:
-            _require_field(name, record, place)
-        if all(_text(record[name]) in accepted for name, accepted in edits.where.items()):
-            fitting += 1
-            if fitting <= edits.skip:
-                continue
-            yield place, _edit(record, edits, place)
-            kept += 1
-            if kept == edits.limit:
-                return
-    if not kept:
-        raise ValueError(f"no records in {line}")
-
-
-def _edit(record: Record, edits: Edits, place: str) -> Record:
-    for name, rules in edits.values.items():
-        record = record | {name: _replaced(record[name], rules, name, place)}
-    if edits.columns:
-        record = {name: record[name] for name in edits.columns}
-    return _renamed(record, edits.rename, place) if edits.rename else record
-
-
-def _renamed(record: Record, rename: dict[str, str], place: str) -> Record:
-    for name in rename:
-        _require_field(name, record, place)
-    renamed = {rename.get(name, name): value for name, value in record.items()}
-    if len(renamed) < len(record):
-        taken = sorted(set(rename.values()) & (set(record) - set(rename)))
-        raise ValueError(
-            f"{place}: rename= would overwrite the field {', '.join(taken)}: rename that one too, "
-            "or keep it out with columns="
-        )
-    return renamed
-
-
-def _replaced(value: Any, rules: dict[str, str], name: str, place: str) -> Any:
-    if isinstance(value, list):
-        return [_replaced(item, rules, name, place) for item in value]
-    if _text(value) not in rules:
-        raise ValueError(
-            f"{place}: no rule of values= is for {_text(value)!r} in field {name!r}: "
-            f"the rules are for {', '.join(rules)}"
-        )
-    return rules[_text(value)]
-
-
-def _text(value: Any) -> str:
-    """A value as a source's line writes it: text as it is, else as JSON does (1, true, null)."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _require_field(name: str, fields: Iterable[str], place: str) -> None:
-    if name not in fields:
-        raise ValueError(f"{place}: there is no field {name!r}: {nearest(name, fields)}")
 
 
 def _hub(spec: Spec) -> datasets.Dataset:

@@ -19,9 +19,11 @@ The guide's examples of the first two:
 
 A record's field `kind` names its own template. Records may have `tests` (a list of Python statements; or the text that
 defines HumanEval's check, with the function's name as `entry_point`) and `setup` (what stands before the tests). With
-the option run_tests they are run, in `metrics/sandbox.py`, and pass@k is counted for each of the option k.
+the option run_tests they are run, in `metrics/sandbox.py`, and pass@k is counted for each of the option k; the
+smallest is then what the best checkpoint has most of, in place of exact match.
 """
 
+import dataclasses
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +31,7 @@ from typing import Any
 
 from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import code as code_metrics
+from t5tasks.metrics import counts as counting
 from t5tasks.metrics import sandbox
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
@@ -168,9 +171,14 @@ def normal(code: str) -> str:
     return textwrap.dedent("\n".join(line.rstrip() for line in lines(code).split("\n"))).strip("\n")
 
 
+def reference(record: Record, options: Options) -> str:
+    """The record's code, as `normal` has it, read as an answer is: some stand between ``` fences."""
+    return normal(extract(record["code"], kind_of(record, options), record["instruction"]))
+
+
 def count(record: Record, prediction: Prediction, options: Options) -> Counts:
     """Whether the code is the reference; with run_tests also how many samples pass the record's tests."""
-    exact = text_metrics.exact_match_counts([normal(prediction["code"])], [[normal(record["code"])]])
+    exact = text_metrics.exact_match_counts([normal(prediction["code"])], [[reference(record, options)]])
     if not options["run_tests"]:
         return exact
     samples = prediction.get("samples") or [prediction["code"]]
@@ -198,10 +206,17 @@ def notes(counts: Counts, options: Options) -> dict[str, str]:
 
 def baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
     """Exact match of the most frequent code, of repeating what is given, and of nothing."""
-    codes = [normal(record["code"]) for record in records]
+    codes = [reference(record, options) for record in records]
     copies = sum(normal(record["instruction"]) == code for record, code in zip(records, codes, strict=True))
     return {"majority": max(map(codes.count, set(codes))) / len(codes), "copy": copies / len(codes),
             "empty": codes.count("") / len(codes)}
+
+
+def tested_baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
+    """The share of records whose tests a program without code passes; a completion's is what it is to complete."""
+    alone = {**options, "k": (1,)}
+    counts = counting.total(count(record, {"code": ""}, alone) for record in records)
+    return {"empty": figures(counts, alone)["pass@1"]}
 
 
 def resolve(options: Options, load: Callable[[], Iterable[Record]]) -> Options:
@@ -214,6 +229,13 @@ def resolve(options: Options, load: Callable[[], Iterable[Record]]) -> Options:
     return options
 
 
+def variant(options: Options) -> Task | None:
+    """The task whose metric is pass@k, of the smallest k, where tests are run."""
+    if not options["run_tests"] or not options["k"]:
+        return None
+    return dataclasses.replace(TASK, metric=f"pass@{min(options['k'])}", baselines=tested_baselines)
+
+
 TASK = Task(
     name="code", chapter="9", fields={"instruction": str}, targets={"code": str},
     # seconds: of CPU a program, and four times that by the clock. memory: MiB.
@@ -221,4 +243,4 @@ TASK = Task(
              "k": (1,), "seconds": 10, "memory": 512},
     forms={"decoder": Form("decoder", "lm", GENERATION, example, graded("target"))},
     postprocess=postprocess, count=count, figures=figures, metric="exact_match", baselines=baselines, resolve=resolve,
-    notes=notes, counters=sandbox.cores())
+    notes=notes, counters=sandbox.cores(), variant=variant)

@@ -16,6 +16,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import rouge, spans
 from t5tasks.metrics.counts import Counts
+from t5tasks.tasks.summarization import lead
 from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 
@@ -74,7 +75,7 @@ def notes(counts: Counts, options: Options) -> dict[str, str]:
 
 
 def baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
-    """F1 of the most frequent answer, of repeating the question, and of the whole context."""
+    """F1 of the most frequent answer, of repeating the question, of the whole context and of its first sentence."""
     firsts = [record["answers"][0] for record in records]
     frequent = max(dict.fromkeys(firsts), key=firsts.count)
 
@@ -83,8 +84,9 @@ def baselines(records: Sequence[Record], options: Options) -> dict[str, float]:
                                 for record, text in zip(records, texts, strict=True))
         return spans.span_figures(counts)["f1"]
 
+    contexts = [record.get("context") or "" for record in records]
     return {"majority": of([frequent] * len(records)), "question": of([record["question"] for record in records]),
-            "context": of([record.get("context") or "" for record in records])}
+            "context": of(contexts), "first sentence": of([lead(text) for text in contexts])}
 
 
 TASK = Task(

@@ -111,7 +111,7 @@ class Task:
       control: texts of control tokens that a tokenizer trained for the task gets.
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
-      variant: the task that some options make of it (sets of labels); the task itself is None.
+      variant: the task that some options make of it (sets of labels, code that is run); the task itself is None.
       weight: record, options → what its loss counts in training; figures count every record alike.
       lines: how plain text is answered line by line; None where a record is more than a text, or an answer more
         than a line.

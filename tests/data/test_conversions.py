@@ -41,6 +41,7 @@ def test_every_record_of_the_real_files_is_read(spec, count):
         for turns in [record["turns"]] if "turns" in record else []:
             assert all(one["role"] != two["role"] for one, two in itertools.pairwise(turns))
             assert {turn["role"] for turn in turns} <= {"user", "assistant"}
+            assert (turns[0]["role"], turns[-1]["role"]) == ("user", "assistant")
 
 
 def test_gsm8k_loses_its_marks_and_keeps_its_answer():
@@ -68,11 +69,18 @@ def test_the_example_of_the_module():
                                          "reasoning": "2 * 76 = 152", "answer": "152"}
 
 
-def test_what_one_speaker_says_in_a_row_is_one_turn():
-    said = [("user", "Hello."), ("user", " A tea."), ("assistant", "Which?"), ("user", "")]
+def test_what_one_speaker_says_in_a_row_is_one_turn_and_a_last_word_without_a_reply_is_none():
+    said = [("user", "Hello."), ("user", " A tea."), ("assistant", "Which?"), ("user", ""), ("user", "Bye.")]
     record = {"utterances": [{"speaker": speaker, "text": text} for speaker, text in said]}
     assert conversions.taskmaster(record) == {"turns": [{"role": "user", "text": "Hello. A tea."},
                                                         {"role": "assistant", "text": "Which?"}]}
+
+
+def test_the_official_test_split_of_pubmedqa_is_a_list_of_ids():
+    source, official = "pubmedqa/ori_pqal.json.gz?convert=pubmedqa", f"id:@{DATA}/pubmedqa/test_ground_truth.json"
+    tested, rest = ({record["id"] for record in _records(f"{source}&{option}={official}")}
+                    for option in ("where", "unless"))
+    assert (len(tested), len(rest)) == (398, 400) and not tested & rest
 
 
 def test_highlighted_rows_of_a_table_come_first():

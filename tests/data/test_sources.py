@@ -153,6 +153,10 @@ def test_a_changed_file_is_read_anew(rows):
         ("where=label:1", ROWS[1::2]),
         ("where=label:1,text:text 1|text 2", [ROWS[1]]),
         ("where=label:1&limit=1", [ROWS[1]]),
+        ("unless=label:1", ROWS[::2]),
+        ("unless=label:1,text:text 0", ROWS[2::2]),
+        ("where=text:text 0|text 1&unless=label:0", [ROWS[1]]),
+        ("unless=label:0&skip=1&limit=1", [ROWS[3]]),
         ("rename=text:a,label:b&limit=1", [{"a": "text 0", "b": 0}]),
         ("rename=text:label,label:text&limit=1", [{"label": "text 0", "text": 0}]),
         ("columns=text&rename=text:label&limit=1", [{"label": "text 0"}]),
@@ -167,6 +171,30 @@ def test_edits(rows, query, expected):
     spec = f"{rows}?{query}"
     assert list(sources.read(spec)) == expected
     assert list(sources.load(spec)) == expected
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("ids.json", '["text 1", "text 3", "text 99"]'), ("ids.json", '{"text 1": "yes", "text 3": {}}'),
+    ("ids.txt", "text 1\ntext 3\n")])
+def test_a_file_names_the_records_of_a_split(rows, tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    listed = [ROWS[1], ROWS[3]]
+    assert list(sources.read(f"{rows}?where=text:@{tmp_path}/{name}")) == listed
+    assert list(sources.load(f"{rows}?where=text:@{tmp_path}/{name}|text 0")) == [ROWS[0], *listed]
+    assert list(sources.load(f"{rows}?unless=text:@{tmp_path}/{name}")) == [row for row in ROWS if row not in listed]
+
+
+@pytest.mark.parametrize(("content", "message"), [("[1,", "cannot be read: Expecting value"),
+                                                  ("7", "expected a JSON list or object, found 7")])
+def test_a_file_that_lists_nothing_is_named(rows, tmp_path, content, message):
+    (tmp_path / "ids.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"ids\.json in file:.*{message}"):
+        sources.read(f"{rows}?where=text:@{tmp_path}/ids.json")
+
+
+def test_an_at_sign_that_is_meant(tmp_path):
+    (tmp_path / "a.txt").write_text("@b\nc\n", encoding="utf-8")
+    assert list(sources.read(f"file:{tmp_path}/a.txt?where=text:%40b")) == [{"text": "@b"}]
 
 
 def test_values_reach_into_lists(tmp_path):
@@ -202,6 +230,9 @@ def test_a_path_with_the_signs_of_the_line(tmp_path):
         ("values=label:0=no", r"rows\.jsonl:2: no rule .* for '1' in field 'label': .* for 0"),
         ("where=lable:1", "no field 'lable': did you mean label"),
         ("where=label:7", r"no records in file:.*where=label:7"),
+        ("unless=lable:1", "no field 'lable': did you mean label"),
+        ("unless=label:0|1", r"no records in file:.*unless=label:0"),
+        ("where=text:@no.json", r"@no\.json in file:.* cannot be read: No such file"),
         ("strip_prefix=en:", "strip_prefix .* is for format=conll, not jsonl"),
     ],
 )

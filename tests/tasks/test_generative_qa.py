@@ -49,4 +49,7 @@ def test_baselines_by_hand():
     found = TASK.baselines(records, TASK.options)
     assert found["majority"] == pytest.approx(2 / 3)
     assert found["question"] == pytest.approx((2 * (1 / 3) / (1 + 1 / 3)) / 3)
-    assert found["context"] == pytest.approx((2 * 0.5 / 1.5) / 3)
+    assert found["context"] == found["first sentence"] == pytest.approx((2 * 0.5 / 1.5) / 3)
+    longer = [*records[:2], {**records[2], "context": "Tom ran. He and Ann were late."}]
+    assert TASK.baselines(longer, TASK.options)["first sentence"] == found["context"]
+    assert TASK.baselines(longer, TASK.options)["context"] < found["context"]
