@@ -90,9 +90,9 @@ def test_a_checkpoint_moves_to_another_mesh(saved, same_arrays):
         assert {shard.data.shape for shard in kernel.addressable_shards} == {(16, 24)}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon"])
 def test_either_form_of_layers_restores_the_other(run, same_arrays, tmp_path, optimizer):
-    """Adafactor's factored and unfactored statistics too."""
+    """Adafactor's factored and unfactored statistics too, and the two parts of Muon's."""
     sizes = {"width": 128, "feed_forward": 136} if optimizer == "adafactor" else {}
     sizes |= {"decoder_layers": 2, "biases": False}
     name = (("name", optimizer),)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from t5tasks import sharding
 from t5tasks.models.stack import stacked, unstacked
 from t5tasks.training import optimizer as optimizers
 
@@ -121,3 +122,21 @@ def test_muon_moves_a_kernel_by_the_nearest_orthogonal_matrix(quick_jit):
         for key in path:
             ours, theirs = ours[key], theirs[key]
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", [lambda tree: tree, stacked])
+def test_both_parts_of_muons_state_lie_as_their_parameters(form):
+    parameters = form(jax.tree.map(jnp.asarray, _parameters(((8, 16), (16,), (2, 4, 8), (8, 2, 4)))))
+    mesh = sharding.make_mesh(2, 2, 2)
+    shapes = jax.eval_shape(optimizers.build({**SETTINGS, "name": "muon"}, 10).init, parameters)
+    placed = sharding.optimizer_shardings(shapes, parameters, mesh)
+    theirs = {sharding.path_name(path): one.spec for path, one in
+              jax.tree_util.tree_leaves_with_path(sharding.parameter_shardings(parameters, mesh))}
+    met = set()
+    for (path, shape), place in zip(jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(placed), strict=True):
+        name = sharding.path_name(path)
+        [own] = [mine for mine in theirs if name.endswith(f"/{mine}")] or [None]
+        assert place.spec == (theirs[own] if own else jax.sharding.PartitionSpec()), name
+        assert own or shape.shape in ((), (3,)), name  # a counter, and the coefficients of the iteration
+        met.add(own)
+    assert met == {*theirs, None}
