@@ -63,7 +63,8 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # models/adapters.py. The workdir keeps these alone, and needs the pretrained folder.
         "lora": dataclasses.asdict(Lora()),
         "loss": {"label_smoothing": 0.0, "z_loss": 0.0, "chunk_tokens": 0},
-        # warmup: steps, or a fraction of the run below 1.
+        # name: adamw, adafactor, lion, muon or sgd (training/optimizer.py). warmup: steps, or a fraction of the run
+        # below 1.
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,
                       "final_fraction": 0.0, "weight_decay": 0.0, "clip_norm": 1.0, "beta1": 0.9,
                       "beta2": 0.999, "epsilon": 1e-8},
