@@ -17,11 +17,10 @@ def get_config():
     config.data.validation = f"{source}&skip=3935&limit=200"
     config.data.test = f"{source}&skip=4135&limit=200"
     config.task.wording = "{instruction}\n{input}\n"
-    config.tokenizer.size = 4000
-    config.model.update(width=192, heads=3, kv_heads=3, head_size=64, feed_forward=768, decoder_layers=3)
-    config.batch.update(size=8, length=320, packing=True, evaluation_size=32)
-    config.train.epochs = 1
-    config.train.validation_records = 32
-    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
-    config.decode.max_new_tokens = 192
+    config.tokenizer.size = 2000
+    config.model.update(width=128, heads=2, kv_heads=2, head_size=64, feed_forward=512, decoder_layers=3)
+    config.batch.update(size=8, length=256, packing=True, evaluation_size=32)
+    config.train.update(epochs=1, validation_records=32)
+    config.optimizer.update(learning_rate=3e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.decode.max_new_tokens = 128
     return config

@@ -10,10 +10,9 @@ def get_config():
     config.data.train = f"{source}&unless={official}&limit=350"
     config.data.validation = f"{source}&unless={official}&skip=350"
     config.data.test = f"{source}&where={official}&limit=200"
-    config.tokenizer.size = 2000
-    config.model.update(width=128, heads=2, kv_heads=2, head_size=64, feed_forward=384, decoder_layers=3)
-    config.batch.update(size=8, length=256, packing=True, evaluation_size=32)
+    config.pretrained = "runs/stories260K"
+    config.batch.update(size=16, length=256, packing=True, evaluation_size=32)
     config.train.update(epochs=4, validation_records=32)
-    config.optimizer.update(name="muon", learning_rate=2e-3, schedule="cosine", warmup=0.06, weight_decay=0.1)
-    config.decode.update(max_new_tokens=80, no_repeat_ngram=3)
+    config.optimizer.update(learning_rate=3e-3, schedule="cosine", warmup=0.05, weight_decay=0.1)
+    config.decode.update(max_new_tokens=96, no_repeat_ngram=3)
     return config

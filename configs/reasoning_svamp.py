@@ -1,5 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 10 on SVAMP: a trained 260-thousand-parameter Llama (stories260K) learns to write equations."""
+r"""Chapter 10 on SVAMP: a trained 260-thousand-parameter Llama (stories260K) learns to write equations.
+
+    python scripts/convert_llama2c.py --model=../shared/weights/stories260K/stories260K.bin \
+        --tokenizer=../shared/weights/stories260K/tok512.bin --output=runs/stories260K
+    python -m t5tasks.train --config=configs/reasoning_svamp.py --workdir=DIR
+    python -m t5tasks.evaluate --workdir=DIR
+
+SVAMP is made for testing alone, so the split is ours: 534 records train, 50 validate, 200 are tested, in the file's
+order, which keeps the variants of a problem together. Accuracy of the answer 0.040 (the most frequent answer 0.065,
+the last number of the question 0.020); 92 % of the texts have an answer. Perplexity 2.21 (17.0 is the least without
+any context): it has learnt how an equation and its answer are written, not which of the numbers to take, nor to
+calculate. At step 19, 38, 57, 73 (metrics.jsonl; 32 records) loss 1.033, 0.889, 0.797, 0.791, accuracy 0, 0.062,
+0.062, 0.062.
+
+One core of a shared AMD EPYC, seed 0, 2026-11-23: 73 steps in 1 min 31 s of processor time, evaluation 39 s.
+References scored as answers, all 784: every one is read and right.
+"""
 
 
 def get_config():

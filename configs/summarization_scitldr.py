@@ -1,5 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 7 on SciTLDR: one sentence for a paper's abstract, by a small encoder-decoder from scratch."""
+"""Chapter 7 on SciTLDR: one sentence for a paper's abstract, by a small encoder-decoder from scratch.
+
+    python -m t5tasks.train --config=configs/summarization_scitldr.py --workdir=DIR
+    python -m t5tasks.evaluate --workdir=DIR
+
+SciTLDR's own splits (abstracts alone): 1,992 records train, the first 100 of dev validate, the first 200 of test are
+tested, against the best of several summaries each. The encoder reads an abstract's first 128 tokens. ROUGE-1, 2, L,
+Lsum 28.4, 7.1, 23.0, 23.1; ROUGE-L of the first sentence 24.2, which is better, of the first three 21.9, of the whole
+abstract 16.0. Perplexity 109.7 (513.8 is the least without any context). At step 187, 374, 561, 745 (metrics.jsonl;
+32 records) loss 5.693, 4.959, 4.750, 4.712, ROUGE-L 20.2, 19.8, 21.8, 22.0. It has learnt how such sentences go ("We
+propose a new method to learn adversarial examples for adversarial examples ..."), and a little of what they are about.
+
+One core of a shared AMD EPYC, seed 0, 2026-11-23: 745 steps in 3 min 44 s of processor time, evaluation 30 s.
+References scored as answers, all 303: ROUGE 100.
+"""
 
 
 def get_config():
