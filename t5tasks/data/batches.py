@@ -15,8 +15,10 @@ positions:
     positions = [[ 0,  1,  2,  0,  1,  2,  3, 0]]
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grain
@@ -26,6 +28,8 @@ from grain import experimental
 from t5tasks.data.features import Features
 
 Key = TypeVar("Key")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 PAD_WITH_ID = ("tokens", "targets", "source_tokens")
 
 
@@ -150,6 +154,7 @@ def training_batches(
     process: int = 0,
     processes: int = 1,
     window: int = 64,
+    threads: int = 1,
 ) -> grain.IterDataset:
     """Shuffled batches without end; an iterator's get_state() and set_state() resume it exactly.
 
@@ -161,6 +166,8 @@ def training_batches(
       process, processes: which of how many. Packed, each process reads only its own records;
         bucketed, all read all, since they must agree on every batch's length (on pods: pack).
       window: batches that are sorted by length together.
+      threads: how many rows are made at a time, never on the thread that takes the batches. More than one
+        pays where making one leaves Python's lock, as decoding images does; the order stays.
 
     Returns:
       Batches as `padded` makes them, or packed with segments and positions.
@@ -171,10 +178,10 @@ def training_batches(
     local = shape.size // processes
     if shape.packing:
         rows = order[process::processes].repeat().map(make)
-        return _packed(_stream(rows), shape, local, seed)
+        return _packed(_stream(rows, threads), shape, local, seed)
     rows = order.repeat().map(make)
     size = shape.size * max(1, min(window, len(records) // shape.size))
-    windows = _stream(rows).batch(size, batch_fn=list).seed(seed).random_map(CutWindow(shape))
+    windows = _stream(rows, threads).batch(size, batch_fn=list).seed(seed).random_map(CutWindow(shape))
     batches = experimental.FlatMapIterDataset(windows, Flatten(max_fan_out=window))
 
     def finish(rows: list[Features]) -> dict[str, np.ndarray]:
@@ -186,9 +193,9 @@ def training_batches(
     return experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=4)
 
 
-def _stream(rows: grain.MapDataset) -> grain.IterDataset:
+def _stream(rows: grain.MapDataset, threads: int) -> grain.IterDataset:
     return rows.filter(lambda row: row is not None).to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=64)
     )
 
 
@@ -214,6 +221,24 @@ def _packed(rows: grain.IterDataset, shape: Shape, size: int, seed: int) -> grai
 
     batches = packed.map(name_arrays).batch(size, drop_remainder=True)
     return experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=4)
+
+
+def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+    """make(item) of every item, in order, made by threads a little ahead of who takes them.
+
+    An error of one is raised in its turn; where the taker stops, no more items are taken.
+    """
+    waiting: collections.deque[Future[Made]] = collections.deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(make, item))
+                if len(waiting) > 4 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def evaluation_batches(

@@ -96,6 +96,12 @@ def fetaqa(record: Record) -> Record:
     return {"question": record["question"], "context": "\n".join(lines), "answers": [record["answer"]]}
 
 
+def easy_vqa(record: Record) -> Record:
+    """easy-VQA (github.com/vzhou842/easy-VQA): lists [question, answer, image], with the images in images.zip."""
+    question, answer, image = record["0"], record["1"], record["2"]
+    return {"image": f"zip://images/{image}.png::images.zip", "question": question, "answers": [answer]}
+
+
 def instruction(record: Record) -> Record:
     """Alpaca's fields (instruction, input, output) as a prompt and its completion."""
     prompt = "\n".join(text for text in (record["instruction"], record.get("input", "")) if text)
@@ -103,8 +109,8 @@ def instruction(record: Record) -> Record:
 
 
 CONVERSIONS: dict[str, Callable[[Record], Record]] = {
-    made.__name__: made for made in (dialogsum, fetaqa, gsm8k, instruction, pubmedqa, schema_guided, scitldr, svamp,
-                                     taskmaster, topical_chat)}
+    made.__name__: made for made in (dialogsum, easy_vqa, fetaqa, gsm8k, instruction, pubmedqa, schema_guided, scitldr,
+                                     svamp, taskmaster, topical_chat)}
 
 
 def convert(name: str, record: Record, place: str) -> Record:

@@ -110,8 +110,10 @@ def _document(path: pathlib.Path, layout: Layout) -> list[Any]:
 
 
 def _read_json(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
+    """A record an object; a list is one whose fields are called "0", "1" ... by their places."""
     for number, value in enumerate(_document(path, layout), 1):
         place = f"{path}: record {number}"
+        value = {str(index): item for index, item in enumerate(value)} if isinstance(value, list) else value
         yield place, _object(value, place)
 
 

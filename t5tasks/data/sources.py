@@ -29,14 +29,14 @@ import dataclasses
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet
 
-from t5tasks.data import formats, world
+from t5tasks.data import formats, images, world
 from t5tasks.data.edits import Edits, Spec, edited, parse, renamed, require_field
 from t5tasks.data.formats import Located, Record
 from t5tasks.data.text_files import nearest
@@ -45,7 +45,7 @@ SPLIT_WORDS = frozenset(("train", "training", "validation", "valid", "val", "dev
 FOLDER_FORMATS = (".parquet", ".arrow", ".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
 
-def load(spec: str, task: str = "") -> datasets.Dataset:
+def load(spec: str, task: str = "", pictures: Sequence[str] = ()) -> datasets.Dataset:
     """Returns all records of a source, with len() and integer indexing.
 
     The records of `builtin:` and `file:` lie in memory as an Arrow table; an Arrow file of `hub:`
@@ -55,13 +55,14 @@ def load(spec: str, task: str = "") -> datasets.Dataset:
     Args:
       spec: the source; see the module's first lines.
       task: whose records `builtin:` makes.
+      pictures: fields of images, whose paths are made whole: a record names them from its file's folder on.
 
     Raises:
       ValueError: what `read` raises, and a column whose values are not all of one type.
     """
     source, edits = parse(spec)
     if source.scheme != "hub" or edits.convert or edits.values or edits.where or edits.unless:
-        return _in_memory(formats.table(_records(source, edits, task), spec))
+        return _in_memory(formats.table(_records(source, edits, task, pictures), spec))
     dataset = _hub(source)
     for name in edits.named:
         require_field(name, dataset.column_names, spec)
@@ -77,12 +78,13 @@ def load(spec: str, task: str = "") -> datasets.Dataset:
     return dataset.select(range(edits.skip, stop))
 
 
-def read(spec: str, task: str = "") -> Iterator[Record]:
+def read(spec: str, task: str = "", pictures: Sequence[str] = ()) -> Iterator[Record]:
     """Yields the records of a source one by one, in order, without holding them all.
 
     Args:
       spec: the source; see the module's first lines.
       task: whose records `builtin:` makes.
+      pictures: fields of images, as for `load`.
 
     Raises:
       ValueError: now for a line that names no source (unknown scheme, option or format, missing
@@ -90,10 +92,10 @@ def read(spec: str, task: str = "") -> Iterator[Record]:
         edit names in vain, and at the end if there was no record.
     """
     source, edits = parse(spec)
-    return (record for _, record in _records(source, edits, task))
+    return (record for _, record in _records(source, edits, task, pictures))
 
 
-def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
+def _records(spec: Spec, edits: Edits, task: str, pictures: Sequence[str]) -> Iterator[Located]:
     if spec.scheme != "file":
         made = _hub(spec) if spec.scheme == "hub" else _made(spec, task)
         located = ((f"record {number}", record) for number, record in enumerate(made, 1))
@@ -109,7 +111,25 @@ def _records(spec: Spec, edits: Edits, task: str) -> Iterator[Located]:
         edits = dataclasses.replace(edits, columns=())
     if layout.strip_prefix and format != "conll":
         raise ValueError(f"strip_prefix in {spec.line} is for format=conll, not {format}")
-    return edited(formats.read(paths, format, layout), edits, spec.line)
+    if not pictures or format == "parallel":
+        return edited(formats.read(paths, format, layout), edits, spec.line)
+    return _with_pictures(paths, lambda path: formats.read([path], format, layout), edits, spec.line, pictures)
+
+
+def _with_pictures(paths: Sequence[pathlib.Path], read: Callable[[pathlib.Path], Iterator[Located]], edits: Edits,
+                   line: str, pictures: Sequence[str]) -> Iterator[Located]:
+    """The edited records of the files, their images' paths made whole: edits say which field holds one."""
+    folder = paths[0].parent
+
+    def all_files() -> Iterator[Located]:
+        nonlocal folder
+        for path in paths:
+            folder = path.parent
+            yield from read(path)
+
+    for place, record in edited(all_files(), edits, line):  # which takes one record after the other
+        found = {name: images.located(record[name], folder) for name in pictures if record.get(name)}
+        yield place, {**record, **found}
 
 
 def _made(spec: Spec, task: str) -> list[Record]:
@@ -135,7 +155,7 @@ def _hub(spec: Spec) -> datasets.Dataset:
         raise ValueError(f"{spec.line}: there is no file or folder {path}")
     else:
         found = _download(name, spec)
-    return _named_labels(_one_split(found, spec))
+    return _still_packed(_named_labels(_one_split(found, spec)))
 
 
 def _download(name: str, spec: Spec) -> Any:
@@ -216,6 +236,16 @@ def _arrow(path: pathlib.Path) -> datasets.Dataset:
         if opened.read(6) != b"ARROW1":  # what `datasets` writes: a stream of record batches
             return datasets.Dataset.from_file(str(path))
     return _in_memory(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+
+
+def _still_packed(dataset: datasets.Dataset) -> datasets.Dataset:
+    """Images as files, which `data.images` reads: `datasets` would unpack them at every look at a record."""
+    for name, feature in dataset.features.items():
+        if isinstance(feature, datasets.Image):
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+        elif isinstance(getattr(feature, "feature", None), datasets.Image):
+            dataset = dataset.cast_column(name, datasets.List(datasets.Image(decode=False)))
+    return dataset
 
 
 def _named_labels(dataset: datasets.Dataset) -> datasets.Dataset:

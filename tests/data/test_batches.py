@@ -3,11 +3,22 @@
 
 import collections
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from t5tasks.data.batches import Shape, Windows, evaluation_batches, ladder, padded, rung, training_batches
+from t5tasks.data.batches import (
+    Shape,
+    Windows,
+    evaluation_batches,
+    ladder,
+    made_ahead,
+    padded,
+    rung,
+    training_batches,
+)
 
 LONGEST = 20
 
@@ -301,3 +312,52 @@ def test_what_has_a_shape_of_its_own_is_not_padded():
     assert batch["targets"].tolist() == [[4, 1], [9, 1], [0, 0]]
     assert batch["weights"].tolist() == [[1, 1], [1, 1], [0, 0]]
     assert batch["tokens"].shape == (3, 8)
+
+
+def test_threads_change_neither_what_is_made_nor_its_order_nor_where_it_goes_on():
+    """Also packed, and where making takes a while for some rows; what is made comes from other threads."""
+    names = set()
+
+    def make(record):
+        time.sleep(0.002 * (record[0] % 3 == 0))
+        names.add(threading.current_thread().name)
+        return _features(record)
+
+    for packing in (False, True):
+        shape = Shape(size=4, length=LONGEST, packing=packing)
+        one, many = (iter(training_batches(_records(), make, shape, seed=1, threads=threads))
+                     for threads in (1, 4))
+        for _ in range(5):
+            _same([next(one)], [next(many)])
+        state = many.get_state()
+        expected = [next(many) for _ in range(4)]
+        many = iter(training_batches(_records(), make, shape, seed=1, threads=4))
+        many.set_state(state)
+        for batch in expected:
+            _same([next(many)], [batch])
+    assert threading.current_thread().name not in names
+
+
+def test_rows_are_made_ahead_in_order_and_no_further():
+    """Four at a time where there are four threads; an error comes in its turn, and nothing is made after it."""
+    together, taken = threading.Barrier(4, timeout=20), []
+
+    def items():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    def make(number):
+        if number < 4:
+            together.wait()  # which no single thread would pass
+        if number == 40:
+            raise ValueError("number 40")
+        return -number
+
+    found = made_ahead(make, items(), 4)
+    assert [next(found) for _ in range(5)] == [0, -1, -2, -3, -4]
+    assert len(taken) <= 5 + 4 * 4
+    assert [next(found) for _ in range(35)] == [-number for number in range(5, 40)]
+    with pytest.raises(ValueError, match="number 40"):
+        next(found)
+    assert len(taken) < 60

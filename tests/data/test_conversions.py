@@ -22,6 +22,8 @@ REAL = {
     "pubmedqa/ori_pqal.json.gz?convert=pubmedqa": 798,
     "fetaqa/fetaQA-v1_dev.jsonl.gz?convert=fetaqa": 1001,
     "instruction_data_1100/instruction-data.json?convert=instruction": 1100,
+    "easy_vqa/train/questions.json.gz?convert=easy_vqa": 38575,
+    "easy_vqa/test/questions.json.gz?convert=easy_vqa": 7615,
 }
 
 

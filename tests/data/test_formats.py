@@ -31,6 +31,7 @@ def _read(path: pathlib.Path, format: str = "", **layout) -> list[dict]:
     [
         ("a.json", '[{"a": 1}, {"a": null}]', [{"a": 1}, {"a": None}]),
         ("a.json", '{"data": [{"a": [1]}], "version": "1"}', [{"a": [1]}]),
+        ("a.json", '[["q", "a", 3], ["r", "b", 4]]', [{"0": "q", "1": "a", "2": 3}, {"0": "r", "1": "b", "2": 4}]),
         ("a.jsonl", '{"a": "x"}\n\n  \n{"a": "\\u2028"}', [{"a": "x"}, {"a": "\u2028"}]),
         ("a.csv", 'a,b\r\n"x, y","say ""no"""\r\n', [{"a": "x, y", "b": 'say "no"'}]),
         ("a.csv", 'a,b\n"two\nlines",2\n\n3,4\n', [{"a": "two\nlines", "b": "2"}, {"a": "3", "b": "4"}]),
