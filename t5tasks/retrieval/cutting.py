@@ -11,6 +11,7 @@ the two:
 """
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Sequence
 
@@ -52,7 +53,7 @@ class Cutter:
     @property
     def described(self) -> str:
         """What an index keeps, to refuse documents cut otherwise."""
-        return f"size {self.size}, overlap {self.overlap}, tokenizer {self.tokenizer}"
+        return json.dumps({"size": self.size, "overlap": self.overlap, "tokenizer": self.tokenizer})
 
     def cut(self, text: str) -> list[tuple[int, int]]:
         """The spans of the passages of a text, none where it is blank; outside them there are only blanks."""

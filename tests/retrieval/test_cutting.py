@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts come in; passages that cover them, are short enough and end where one would end them come out."""
 
+import itertools
+
 import hypothesis
 import hypothesis.strategies as st
 import pytest
@@ -31,7 +33,7 @@ def test_passages_cover_all_and_have_at_most_so_many_tokens(tokenise, text, size
     for start, end in spans:
         assert text[start:end] == text[start:end].strip() != ""
         assert sum(start <= first and last <= end for first, last in tokens) <= size
-    for (start, end), (next_start, next_end) in zip(spans, spans[1:], strict=False):
+    for (start, end), (next_start, next_end) in itertools.pairwise(spans):
         assert start < next_start and end < next_end
         assert sum(next_start <= first and last <= end for first, last in tokens) <= cutter.overlap
 
