@@ -15,17 +15,24 @@ PairScores = Callable[[Sequence[tuple[str, str]]], np.ndarray]
 
 class Hybrid:
     """Reciprocal rank fusion (doi.org/10.1145/1571941.1572114): a passage's score is the sum of
-    1 / (constant + rank) over the retrievers that find it, whatever their own scores mean."""
+    weight / (constant + rank) over the retrievers that find it, whatever their own scores mean."""
 
-    def __init__(self, retrievers: Sequence[Retriever], depth: int = 100, constant: float = 60.0) -> None:
+    def __init__(self, retrievers: Sequence[Retriever], depth: int = 100, constant: float = 60.0,
+                 weights: Sequence[float] = ()) -> None:
         """Args:
           depth: passages of each retriever that count.
           constant: 60 in the paper; the smaller, the more the first ranks count.
+          weights: of the retrievers; by default 1 each, as in the paper.
+
+        Raises:
+          ValueError: settings out of range.
         """
-        if not retrievers or depth < 1 or constant < 0:
-            raise ValueError(f"a fusion of {len(retrievers)} retrievers, {depth} deep, with the constant {constant}; "
-                             "expected one or more retrievers, 1 or deeper, and 0 or greater")
-        self._retrievers, self._depth, self._constant = retrievers, depth, constant
+        weights = tuple(weights) or (1.0,) * len(retrievers)
+        if not retrievers or depth < 1 or constant < 0 or len(weights) != len(retrievers) or min(weights) <= 0:
+            raise ValueError(f"a fusion of {len(retrievers)} retrievers with weights {weights}, {depth} deep, with the "
+                             f"constant {constant}; expected one or more retrievers, a weight above 0 for each, 1 or "
+                             "deeper, and 0 or greater")
+        self._retrievers, self._depth, self._constant, self._weights = retrievers, depth, constant, weights
 
     def search(self, questions: Sequence[str], count: int) -> Ranking:
         """The passages with the best sums, f32."""
@@ -34,9 +41,9 @@ class Hybrid:
         fused = []
         for question in range(len(questions)):
             sums: dict[int, float] = defaultdict(float)
-            for ranking in rankings:
+            for ranking, weight in zip(rankings, self._weights, strict=True):
                 for rank, (number, _) in enumerate(ranking.row(question), 1):
-                    sums[number] += 1 / (self._constant + rank)
+                    sums[number] += weight / (self._constant + rank)
             fused.append(list(sums.items()))
         return ranked(fused, count)
 

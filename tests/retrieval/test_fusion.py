@@ -31,6 +31,9 @@ def test_fusion_adds_up_reciprocal_ranks():
     assert ranking.numbers.tolist() == [[3, 5, 9, 8], [1, NONE, NONE, NONE]]
     np.testing.assert_allclose(ranking.scores[0], [1 / 62 + 1 / 61, 1 / 61, 1 / 62, 1 / 63], rtol=1e-6)
     assert np.isneginf(ranking.scores[1, 1:]).all()
+    weighted = Hybrid([Given([5, 3, 8], [1]), Given([3, 9], [])], constant=1, weights=(4, 1)).search(["one", "two"], 2)
+    assert weighted.numbers.tolist() == [[5, 3], [1, NONE]]
+    np.testing.assert_allclose(weighted.scores[0], [4 / 2, 4 / 3 + 1 / 2], rtol=1e-6)
 
 
 def test_only_so_many_of_each_count_but_as_many_as_are_asked_for():
@@ -68,9 +71,10 @@ def test_a_passage_that_was_removed_meanwhile_is_not_read(store, put, found):
     assert found(store, reranked.search(["x"], 5)) == [["a", "b"]]
 
 
-@pytest.mark.parametrize("settings", [{"retrievers": []}, {"depth": 0}, {"constant": -1}])
+@pytest.mark.parametrize("settings", [{"retrievers": []}, {"depth": 0}, {"constant": -1}, {"weights": [1, 2]},
+                                      {"weights": [0]}])
 def test_fusions_that_cannot_be_are_refused(settings):
-    with pytest.raises(ValueError, match="expected one or more retrievers, 1 or deeper, and 0 or greater"):
+    with pytest.raises(ValueError, match="expected one or more retrievers, a weight above 0 for each"):
         Hybrid(**{"retrievers": [Given([1])], **settings})
 
 
