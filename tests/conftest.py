@@ -6,9 +6,12 @@ from __future__ import annotations
 import functools
 import gc
 import importlib.util
+import json
 import os
 import pathlib
+import shutil
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -76,6 +79,24 @@ def minilm_folder() -> pathlib.Path:
     return pathlib.Path(spec.origin).parent / "model"
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A sentence-transformers folder: a random BERT of 19 positions and width 24, with letters for a vocabulary."""
+    folder = tmp_path_factory.mktemp("encoder") / "bert"
+    shutil.copytree(CHECKOUT / "tests" / "pretrained" / "fixtures" / "bert_bare", folder)
+    letters = [chr(97 + number) for number in range(26)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *".,?"]
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    kind = "sentence_transformers.models."
+    (folder / "modules.json").write_text(json.dumps([
+        {"path": "", "type": f"{kind}Transformer"}, {"path": "1_Pooling", "type": f"{kind}Pooling"},
+        {"path": "2_Normalize", "type": f"{kind}Normalize"}]))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
+    return folder
+
+
 # Laws are compiled once and run once on toy sizes: compiling well would take most of their time.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False,
          "xla_cpu_parallel_codegen_split_count": 1}
@@ -93,6 +114,16 @@ def quick_jit():
     except Exception:  # an XLA without these options
         return jax.jit
     return functools.partial(jax.jit, compiler_options=QUICK)
+
+
+@pytest.fixture(scope="module")
+def quick_to_compile() -> Iterator[None]:
+    """Programs that are run a few times on toy sizes are compiled without optimisation, in half the time."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)
