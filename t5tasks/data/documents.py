@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import lxml.etree
 import lxml.html
 
-from t5tasks.data import formats, sources
+from t5tasks.data import edits, formats, sources
 from t5tasks.data.formats import Located, Record
 
 LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -39,7 +39,7 @@ AS_IT_IS, LINE, PARAGRAPH = "\0\1\2"  # signs among a page's text: around <pre>,
 
 def is_source(place: str) -> bool:
     """Whether the place is a source's line (`sources`) and not a path."""
-    return place.partition(":")[0] in sources.OPTIONS
+    return place.partition(":")[0] in edits.OPTIONS
 
 
 def listed(place: str) -> list[pathlib.Path]:
