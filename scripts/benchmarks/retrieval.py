@@ -2,7 +2,7 @@
 """SQuAD paragraphs in; recall of BM25, dense and hybrid search beside their references, and speeds, out.
 
     python scripts/benchmarks/retrieval.py --index=DIR --peer=PYTHON     recall, PYTHON having bm25s
-    python scripts/benchmarks/retrieval.py --index=DIR --speed           20,000 passages, 1,000 questions
+    python scripts/benchmarks/retrieval.py --speed                       20,000 passages, 1,000 questions
 
 The corpus is every different paragraph of squad_v2, xquad and squadshifts in ../shared/data, each one document and
 one passage, 1,927 of them; the questions are those of xquad and squadshifts, and the paragraph that a question was
@@ -179,50 +179,77 @@ def recall(arguments):
               f"{apart:.1e}", file=sys.stderr)
 
 
-def speed(arguments):
-    """Prints what it takes to index and search 20,000 passages, parts of the paragraphs, and to add one."""
+def timed(label, count, work):
+    """Runs it once to load and compile and once for the clocks; prints how many a second."""
+    work()
+    started = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+    print(f"{label}: {count / wall:,.0f} a second, {count / cpu:,.0f} a CPU second", flush=True)
+
+
+def speed():
+    """Prints what it takes to search 20,000 passages, parts of the paragraphs, to embed some and to add one.
+
+    The vectors of the 20,000 are drawn at random, which changes nothing of the time that a search takes.
+    """
     from t5tasks import index
     from t5tasks.retrieval.cutting import Cutter
     from t5tasks.retrieval.store import Document
     texts = corpus()
-    parts = dict.fromkeys(text[start:stop] for size in (90, 60, 40) for text in texts
-                          for start, stop in Cutter(size, size // 2).cut(text))
-    opened = index.open_index(f"{arguments.index}/{'bm25' if arguments.words else 'speed'}",
-                              "" if arguments.words else ENCODER, create=True)
-    put(opened, list(parts)[:20_000])
-    questions = [question for question, _ in questions_of("squadshifts")][:1000]
-    kinds = ("bm25",) if arguments.words else ("bm25", "dense", "hybrid")
-    for kind in kinds:
-        retriever = opened.retriever(kind)
-        retriever.search(questions, 20)  # loads and compiles
+    parts = list(dict.fromkeys(text[start:stop] for size in (90, 60, 40) for text in texts
+                               for start, stop in Cutter(size, size // 2).cut(text)))[:20_000]
+    with tempfile.TemporaryDirectory() as folder:
+        opened = index.open_index(folder, ENCODER, create=True)
+        vectors = np.random.default_rng(0).normal(size=(len(parts), opened.embedder.dimension)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         started = time.perf_counter(), time.process_time()
-        retriever.search(questions, 20)
+        for first in range(0, len(parts), 128):
+            with opened.store.writing():
+                for place, text in enumerate(parts[first:first + 128], first):
+                    opened.store.put(Document(str(place), "", text, [(0, len(text))]), vectors[place:place + 1])
         wall, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
-        print(f"{kind}: {len(questions) / wall:,.0f} questions/s, {len(questions) / cpu:,.0f} a CPU second", flush=True)
-    times = []
-    vectors = None if arguments.words else np.ones((1, opened.embedder.dimension), np.float32)
-    for number in range(50):
-        text = f"{texts[number]} {number}"
-        started = time.perf_counter(), time.process_time()
+        words = np.mean([len(text.split()) for text in parts])
+        print(f"{len(parts)} passages of {words:.0f} words kept, with vectors, in {wall:.1f} s, {cpu:.1f} s of the CPU")
+        questions = [question for question, _ in questions_of("squadshifts")][:1000]
+        for kind in ("bm25", "dense", "hybrid"):
+            retriever = opened.retriever(kind)
+            timed(f"{kind}, questions", len(questions), lambda retriever=retriever: retriever.search(questions, 20))
+        timed("embedding, questions", len(questions), lambda: opened.embedder.questions(questions))
+        timed("embedding, passages", 128, lambda: opened.embedder.passages(parts[:128]))
+        replace_one(opened, texts, vectors)
+
+
+def replace_one(opened, texts, vectors):
+    """Prints how long one document takes, and the first search that sees it."""
+    from t5tasks.retrieval.bm25 import Bm25
+    from t5tasks.retrieval.store import Document
+    retriever, times = Bm25(opened.store), []
+    retriever.refresh()
+    for number, text in enumerate(texts[:50]):
+        clocks = [(time.perf_counter(), time.process_time())]
         with opened.store.writing():
-            opened.store.put(Document("added", "", text, [(0, len(text))]), vectors)
-        times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
-    with opened.store.writing():
-        opened.store.remove(["added"])
-    wall, cpu = 1000 * np.median(times, axis=0)
-    print(f"one document replaced (its vector given): {wall:.2f} ms, CPU {cpu:.2f} ms, medians of {len(times)}")
+            opened.store.put(Document("added", "", f"{text} {number}", [(0, len(text))]), vectors[number:number + 1])
+        clocks.append((time.perf_counter(), time.process_time()))
+        retriever.refresh()
+        clocks.append((time.perf_counter(), time.process_time()))
+        times.append(np.diff(clocks, axis=0))
+    (wall, cpu), (seen, seen_cpu) = 1000 * np.median(times, axis=0)
+    print(f"one document replaced: {wall:.2f} ms, {cpu:.2f} ms of the CPU; BM25 brought up to date with it: {seen:.2f} "
+          f"ms, {seen_cpu:.2f} ms of the CPU (medians of {len(times)})")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", required=True, help="folder for the index, kept")
+    parser.add_argument("--index", help="folder for the index, kept")
     parser.add_argument("--peer", help="a Python that has bm25s")
     parser.add_argument("--questions", default="xquad,squadshifts", help="data sets whose questions are asked")
     parser.add_argument("--limit", type=int, help="the first questions of each only")
     parser.add_argument("--speed", action="store_true", help="20,000 passages instead")
-    parser.add_argument("--words", action="store_true", help="with --speed: BM25 alone, which embeds nothing")
     arguments = parser.parse_args()
-    speed(arguments) if arguments.speed else recall(arguments)
+    if not (arguments.speed or arguments.index):
+        parser.error("--index=DIR or --speed")
+    speed() if arguments.speed else recall(arguments)
 
 
 if __name__ == "__main__":
