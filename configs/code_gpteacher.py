@@ -4,8 +4,14 @@
     python -m t5tasks.train --config=configs/code_gpteacher.py --workdir=DIR
     python -m t5tasks.evaluate --workdir=DIR
 
-The first 3,935 records train, 200 validate, 400 test. They are in many languages and have no tests, so what is told
-is perplexity and exact match.
+There is no official split: in the file's order the first 3,935 records train, one epoch, 200 validate and the next 200
+are tested. They are in many languages and have no tests, so what is told is perplexity and exact match. Perplexity of
+the code 20.9 (270.4 is the least without any context); no program is matched exactly (the most frequent one is right
+for 0.010, what is given or nothing for 0). Validation loss at step 64, 128, 192, 255 (metrics.jsonl; 32 records):
+3.966, 3.209, 2.858, 2.774.
+
+One core of a shared AMD EPYC, seed 0, 2026-11-23: 255 steps in 2 min 2 s of processor time, evaluation 53 s.
+References scored as answers, all 4,535 (19 of them between ``` fences): exact match 1.
 """
 
 

@@ -1,5 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 5b on PubMedQA: the conclusion of an abstract, asked for by a question, by a small decoder from scratch."""
+r"""Chapter 5b on PubMedQA: the conclusion of an abstract, asked for by a question, from stories260K, a small Llama.
+
+    python scripts/convert_llama2c.py --model=../shared/weights/stories260K/stories260K.bin \
+        --tokenizer=../shared/weights/stories260K/tok512.bin --output=runs/stories260K
+    python -m t5tasks.train --config=configs/generative_qa_pubmedqa.py --workdir=DIR
+    python -m t5tasks.evaluate --workdir=DIR
+
+The labelled 798 records at hand in PubMedQA's official split: of those that its list of test ids leaves, 350 train
+and 50 validate; the first 200 on the list are tested. The model reads 256 tokens, so an abstract's end is cut off.
+F1 0.102, ROUGE-1, 2, L 13.2, 1.1, 10.7; F1 of the most frequent answer 0.130, of the question itself 0.231, of the
+abstract 0.194, of its first sentence 0.240: all better. Perplexity of the answers' pieces, of which there are 512,
+10.5 (87.4 is the least without any context). At step 22, 44, 66, 88 (metrics.jsonl; 32 records) loss 2.628, 2.384,
+2.284, 2.285, F1 0.046, 0.092, 0.100, 0.094: the third is tested. From scratch, 350 answers teach next to nothing.
+
+One core of a shared AMD EPYC, seed 0, 2026-11-23: 88 steps in 1 min 51 s of processor time, evaluation 30 s.
+References scored as answers, all 798: F1 and exact match 1, ROUGE 100.
+"""
 
 
 def get_config():
