@@ -44,7 +44,7 @@ def test_references_reach_what_the_metric_gives_at_most(name, shared_data, monke
     run_tests = config.task.get("run_tests", False)
     if run_tests and (reason := sandbox.problem()):
         pytest.skip(reason)
-    records = 3 if run_tests else 1500 if config.task.name in LABELLED else RECORDS
+    records = 3 if run_tests else 2500 if config.task.name in LABELLED else RECORDS
     config.data.test = _slice(config.data.test or config.data.validation, records)
     said = evaluate.evaluate_gold(config)
     figures = {name: value for name, value in said["figures"].items() if not re.fullmatch(DATA, name)}
