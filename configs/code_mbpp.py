@@ -4,7 +4,15 @@ r"""Chapter 9 on MBPP: programs from a description and their asserts, by a small
     python -m t5tasks.train --config=configs/code_mbpp.py --workdir=DIR
     python -m t5tasks.evaluate --workdir=DIR
 
-The references themselves, all of both files, 2026-11-23: 874 of 874 and 373 of 373 pass:
+Of MBPP's own splits, 374 tasks train, the first 16 of the 90 for validation validate and the first 100 of the 400
+at hand for testing are tested, with ten samples a task at temperature 0.8. The prompt holds the asserts, as in Austin
+et al. 2021 (arxiv.org/abs/2108.07732): without them nobody knows the function's name. pass@1 and pass@10 are 0, as
+they are for no code at all: 374 programs teach a model of this size how Python looks, not how to program. Perplexity
+of the programs 62.9 (172.6 is the least without any context). Validation loss at step 30, 60, 90, 119 (metrics.jsonl):
+4.448, 4.166, 4.187, 4.206; with pass@1 0 throughout, the last is tested.
+
+One core of a shared AMD EPYC, seed 0, 2026-11-23: 119 steps in 3 min 38 s of processor time, evaluation 1 min 47 s
+and what the sandbox takes. The references themselves, all of both files: 874 of 874 and 373 of 373 pass:
 
     rename='rename=text:instruction,test_list:tests,test_setup_code:setup'
     python -m t5tasks.evaluate --config=configs/code_mbpp.py --answers=gold \
@@ -12,11 +20,6 @@ The references themselves, all of both files, 2026-11-23: 874 of 874 and 373 of 
     rename='rename=prompt:instruction,test_list:tests,test_imports:setup'
     python -m t5tasks.evaluate --config=configs/code_mbpp.py --answers=gold \
         --config.data.test="file:../shared/data/mbpp/sanitized-mbpp.json?$rename"
-
-Train, validation and test are MBPP's own splits, of the 874 tasks at hand 374, 90 and 400. The prompt holds the
-asserts, as in Austin et al. 2021 (arxiv.org/abs/2108.07732): without them nobody knows the function's name. Ten
-samples a task at temperature 0.8 for pass@1 and pass@10. 374 programs teach a model of this size how Python looks,
-not how to program.
 """
 
 
