@@ -11,6 +11,7 @@ unrounded). The dev set picks the checkpoint here, so the first mean flatters. 6
 cores of an AMD EPYC, nothing compiled before, evaluations included, under scripts/environment.sh's heap.
 Tried and no better, after the last step: label smoothing 0.1 (seed 0: 87.4, seed 2: 88.0); dropout 0.2 with
 learning rate 1.5e-4 (seed 2: 88.0); [CLS] instead of the mean (seed 0, its best: 88.3).
+References scored as answers, all 872: accuracy and every F1 1.
 """
 
 

@@ -10,6 +10,7 @@
 
 Every question that it is trained on has an answer, so of SQuAD 2.0 the answerable half is what it can do; for
 the other half, `best_f1` says what a threshold tuned on that very file would give.
+References scored as answers, all 982 of XQuAD, and all 5,452 of SQuAD 2.0 with its two halves: EM and F1 1.
 """
 
 

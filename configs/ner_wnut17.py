@@ -5,6 +5,7 @@
     python -m t5tasks.train --config=configs/ner_wnut17.py --workdir=DIR --config.seed=0
     python -m t5tasks.evaluate --workdir=DIR
     python scripts/benchmarks/encoder_tasks_peer.py ner_wnut17 --python=PYTHON      (transformers, the same settings)
+References scored as answers, all 1,009: every F1 1.
 """
 
 

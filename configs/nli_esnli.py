@@ -11,6 +11,7 @@ MED, inferences by monotonicity, none of which is a contradiction:
 
     python -m t5tasks.evaluate --workdir=DIR --checkpoint=latest --config=configs/nli_esnli.py --config.data.test=\
 "file:../shared/data/med/MED.tsv?rename=sentence1:premise,sentence2:hypothesis,gold_label:label"
+References scored as answers, all 4,955: accuracy and every F1 1.
 """
 
 

@@ -10,6 +10,7 @@
 The first 935 records train, 55 validate, 110 test. Perplexity of the test completions: 129.4 before, 11.1
 after; no completion matches exactly, which is no surprise at this size. One core of an AMD EPYC, seed 0,
 2026-11-23: 293 steps in 1 min 42 s.
+References scored as answers, all 110: exact match 1.
 """
 
 

@@ -11,6 +11,7 @@ Two cores of an AMD EPYC, seed 0, 2026-11-23: 1,501 steps in 24 min 55 s, with g
 nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0, nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:2.6.0.
 On 200 validation sentences, greedy, at step 376, 752, 1128, 1501: BLEU 22.5, 27.9, 33.6, 33.6;
 perplexity 14.9, 8.2, 6.5, 6.2. The tokenizer is trained by the first command, on the training sentences.
+References scored as answers, all 1,000: BLEU and chrF 100.
 """
 
 
