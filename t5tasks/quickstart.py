@@ -89,8 +89,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
     (workdir / "explain.html").write_text(explanation.page(shown), "utf-8")
     best = max if task.higher_is_better else min
     baseline = best(result["baselines"], key=result["baselines"].__getitem__)
-    row = Row(task.name, config.architecture, task.metric, result["baselines"][baseline], baseline,
-              result["figures"][task.metric], time.perf_counter() - started, workdir.name)
+    row = Row(task.name, config.architecture, result["metric"], result["baselines"][baseline], baseline,
+              result["figures"][result["metric"]], time.perf_counter() - started, workdir.name)
     experiment.write_json(done, dataclasses.asdict(row))
     return row
 
