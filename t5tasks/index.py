@@ -13,7 +13,6 @@ time and goes on from there, and whoever searches meanwhile finds the documents 
 import dataclasses
 import json
 import pathlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +27,7 @@ from t5tasks.retrieval.dense import Dense
 from t5tasks.retrieval.fusion import Hybrid
 from t5tasks.retrieval.ranking import Retriever
 from t5tasks.retrieval.store import FILE, Document, Store
-from t5tasks.training.writers import ProgressLine, clock
+from t5tasks.training.writers import ProgressLine
 
 AT_ONCE = 128  # passages, at least, that are embedded together and kept in one transaction
 # BM25 and dense search in a hybrid: the best mean reciprocal rank on SQuAD 2.0's questions among constants from 1 to
@@ -127,7 +126,7 @@ def take_in(index: Index, place: str, mirror: bool = False) -> tuple[int, int, i
     """
     total = documents.count(place)
     _fill(index)
-    changed, seen, started = 0, 0, time.perf_counter()
+    changed = seen = 0
     ids: set[str] = set()
     with ProgressLine("index", total, 0) as progress:
         for group, read in _groups(index, place, ids):
@@ -137,9 +136,8 @@ def take_in(index: Index, place: str, mirror: bool = False) -> tuple[int, int, i
                     own = None if vectors is None else vectors[:len(document.spans)]
                     vectors = None if vectors is None else vectors[len(document.spans):]
                     changed += index.store.put(document, own)
-            seconds, seen = time.perf_counter() - started, read
-            left = f", {clock(seconds / seen * (total - seen))} left" if total and seen else ""
-            progress.update(seen, f"documents, {seen / seconds:,.1f} a second{left}")
+            seen = read
+            progress.tell(seen, "documents")
     if not seen:
         raise ValueError(f"there are no documents in {place}")
     removed = 0
@@ -174,7 +172,7 @@ def _fill(index: Index) -> None:
     """Gives vectors to passages that have none, where an encoder has come to an index without one."""
     if index.embedder is None:
         return
-    done, missing, started = 0, index.store.size("passages") - index.store.size("vectors"), time.perf_counter()
+    done, missing = 0, index.store.size("passages") - index.store.size("vectors")
     if not missing:
         return
     with ProgressLine("embed", missing, 0) as progress:
@@ -183,9 +181,7 @@ def _fill(index: Index) -> None:
             with index.store.writing():
                 index.store.put_vectors([passage.number for passage in passages], vectors)
             done += len(passages)
-            seconds = time.perf_counter() - started
-            progress.update(done, f"passages, {done / seconds:,.1f} a second, "
-                                  f"{clock(seconds / done * (missing - done))} left")
+            progress.tell(done, "passages")
 
 
 def answer(index: Index, question: str, count: int, kind: str) -> str:

@@ -29,7 +29,7 @@ from t5tasks.data import sources
 from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Record
 from t5tasks.trained import Trained, load
-from t5tasks.training.writers import ProgressLine, clock
+from t5tasks.training.writers import ProgressLine
 
 # The settings that predictions depend on.
 SETTINGS = ("seed", "architecture", "task", "pretrained", "tokenizer", "model", "batch", "decode")
@@ -82,17 +82,14 @@ def _predict_lines(trained: Trained, text: line_by_line.PlainText, output: pathl
 def _write(predictor: Predictor, lines: Iterator[str], output: pathlib.Path, done: int, total: int = 0) -> int:
     """Appends lines to a file that has `done`, of which there will be `total` (0: who knows); how many it has then."""
     run, lead = predictor.experiment, jax.process_index() == 0
-    started, written = time.perf_counter(), done
+    written = done
     with (_opened(output, lead) as file,
           ProgressLine(f"predict {run.task.name}", total, done, quiet=not lead) as progress):
         for line in lines:
             file.write(f"{line}\n")
             file.flush()
             written += 1
-            seconds = time.perf_counter() - started
-            rate = (written - done) / seconds
-            left = f"{clock((total - written) / rate)} left" if total else clock(seconds)
-            progress.update(written, f"{rate:,.1f} a second, {left}")
+            progress.tell(written)
     if lead and predictor.guesses is not None:
         print(predictor.guesses, file=sys.stderr if output == STANDARD_OUTPUT else sys.stdout)
     return written

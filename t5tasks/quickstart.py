@@ -10,6 +10,7 @@ Models of this size keep one core busy and no more, so on a CPU every core train
 
 import concurrent.futures
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -80,8 +81,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
         return Row(**json.loads(done.read_text()))
     train.train(config, workdir)
     result = evaluate.evaluate(None, workdir)
-    task = tasks.get(config.task.name)
     trained = load(None, workdir)
+    task = trained.experiment.task
     (workdir / "examples.jsonl").unlink(missing_ok=True)
     predict.predict(trained, f"{result['source']}{'&' if '?' in result['source'] else '?'}limit={EXAMPLES}",
                     workdir / "examples.jsonl")
@@ -119,8 +120,8 @@ def run_all(chosen: list[ml_collections.ConfigDict], folder: pathlib.Path, worke
         return
     spawn = multiprocessing.get_context("spawn")  # a fork of a process in which JAX has begun would hang
     free = spawn.SimpleQueue()
-    for number in range(workers):
-        free.put(cores()[number % len(cores())])
+    for _, core in zip(range(workers), itertools.cycle(cores()), strict=False):
+        free.put(core)
     with concurrent.futures.ProcessPoolExecutor(workers, spawn, _keep_to_a_core, (free,)) as pool:
         begun = {pool.submit(_run_apart, configuration.plain(config), folder / name_of(config)): name_of(config)
                  for config in chosen}

@@ -57,6 +57,7 @@ class ProgressLine:
     def __init__(self, title: str, total: int, completed: int, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self._title, self._total, self._printed = title, total, 0.0
+        self._began, self._began_at = time.perf_counter(), completed
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24),
             TextColumn("{task.fields[count]} {task.fields[text]}"), console=self.console,
@@ -77,6 +78,13 @@ class ProgressLine:
         if not self.console.is_terminal and due:
             self._printed = time.monotonic()
             self.console.print(f"{self._title} {self._count(step)} {text}", soft_wrap=True, highlight=False)
+
+    def tell(self, done: int, what: str = "") -> None:
+        """`update` with how many a second since the line began and the time left (gone, of an unknown total)."""
+        seconds = time.perf_counter() - self._began
+        rate = max(done - self._began_at, 1) / max(seconds, 1e-9)
+        time_told = f"{clock((self._total - done) / rate)} left" if self._total else clock(seconds)
+        self.update(done, f"{what}{', ' if what else ''}{rate:,.1f} a second, {time_told}")
 
     def _count(self, step: int) -> str:
         return f"{step}/{self._total}" if self._total else str(step)
