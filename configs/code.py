@@ -14,7 +14,7 @@ def get_config():
     from t5tasks.configuration import defaults
     from t5tasks.metrics import sandbox
     config = defaults("code")
-    config.data.train = "builtin:train?size=14000"
+    config.data.train = "builtin:train?size=10000"
     config.data.validation = "builtin:validation?size=100"
     config.data.test = "builtin:test?size=400"
     config.task.run_tests = not sandbox.problem()

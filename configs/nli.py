@@ -5,7 +5,7 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("nli")
-    config.data.train = "builtin:train?size=16000"
+    config.data.train = "builtin:train?size=12000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.model.token_types = 2

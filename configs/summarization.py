@@ -9,7 +9,7 @@ test records and greedy 97.9 (seed 0, 2026-11-23). --config.decode.method=beam s
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("summarization")
-    config.data.train = "builtin:train?size=8000"
+    config.data.train = "builtin:train?size=6000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.batch.update(size=32, length=128, source_length=96)

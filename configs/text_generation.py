@@ -5,7 +5,7 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("text_generation")
-    config.data.train = "builtin:train?size=14000"
+    config.data.train = "builtin:train?size=11000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.model.decoder_layers = 3
