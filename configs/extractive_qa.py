@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 5a on the built-in world: where in a context of two to four sentences the answer stands, or nowhere."""
+"""Chapter 5a on the built-in world: where in a context of one to three sentences the answer stands, or nowhere."""
 
 
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("extractive_qa")
-    config.data.train = "builtin:train?size=32000"
+    config.data.train = "builtin:train?size=22000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.model.token_types = 2

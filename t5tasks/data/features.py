@@ -22,6 +22,7 @@ that stands around it:
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ class Piece:
 
     text: str
     role: str
-    special: str = ""  # a name of Tokenizer.special or a text of Tokenizer.control; then text is empty
+    special: str = ""  # a name of Tokenizer.special, BETWEEN or a text of Tokenizer.control; then text is empty
     trim: bool = False  # may lose its last tokens where an example is too long
     token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
     apart: bool = False  # not encoded together with the text before it
@@ -83,6 +84,8 @@ Features = dict[str, np.ndarray]
 # A tokenizer without [CLS] and [SEP] uses its BOS and EOS for them, as RoBERTa's does
 # (arxiv.org/abs/1907.11692).
 STAND_INS = {"cls": "bos", "sep": "eos"}
+# What stands between the two texts of a pair: as many [SEP] as the tokenizer says.
+BETWEEN = "between"
 
 
 def graded(*roles: str) -> LossMask:
@@ -115,15 +118,26 @@ def _encoded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Tokens:
     owners: list[int] = []
     spans: list[tuple[int, int]] = []
     runs = _runs(pieces)
-    parts = ["".join(pieces[index].text for index in run) if not pieces[run[0]].special
-             else special_id(tokenizer, pieces[run[0]].special) for run in runs]
-    for run, encoding in zip(runs, tokenizer.encode_parts(parts), strict=True):
-        _own(run, pieces, encoding, ids, owners, spans)
+    parts = [_parts([pieces[index] for index in run], tokenizer) for run in runs]
+    encodings = iter(tokenizer.encode_parts([*itertools.chain(*parts)]))
+    for run, some in zip(runs, parts, strict=True):
+        for encoding in itertools.islice(encodings, len(some)):
+            _own(run, pieces, encoding, ids, owners, spans)
     first = [index == 0 or owners[index - 1] != owner for index, owner in enumerate(owners)]
     roles = tuple(pieces[owner].role if begins else pieces[owner].later_role or pieces[owner].role
                   for owner, begins in zip(owners, first, strict=True))
     return Tokens(np.asarray(ids, np.int32), np.asarray(owners, np.int32),
                   np.asarray(spans, np.int32).reshape(-1, 2), roles)
+
+
+def _parts(run: Sequence[Piece], tokenizer: Tokenizer) -> list[str | int]:
+    """What `Tokenizer.encode_parts` is given of a run: its text, or the ids of its special token."""
+    name = run[0].special
+    if not name:
+        return ["".join(piece.text for piece in run)]
+    if name == BETWEEN:
+        return [special_id(tokenizer, "sep")] * tokenizer.separators
+    return [special_id(tokenizer, name)]
 
 
 def _part(whole: Tokens, keep: np.ndarray, elsewhere: np.ndarray | None = None) -> Tokens:

@@ -65,7 +65,12 @@ class PipelineTokenizer(Base):
         self._ends = (bare and description["model"].get("end_of_word_suffix")) or ""
         self._trims = any(step.get("trim_offsets") and step.get("add_prefix_space")
                           for step in _steps(description["post_processor"], "processors"))
+        self._separators = _separators(description["post_processor"])
         self._prepare(description)
+
+    @property
+    def separators(self) -> int:
+        return self._separators or super().separators
 
     def _prepare(self, description: dict[str, Any]) -> None:
         """Makes the pipeline that encodes: special tokens have names that no text can hold."""
@@ -172,6 +177,18 @@ def _steps(step: Any, inner: str) -> list[dict[str, Any]]:
     if not step:
         return []
     return [each for part in step[inner] for each in _steps(part, inner)] if step["type"] == "Sequence" else [step]
+
+
+def _separators(post_processor: Any) -> int:
+    """How many special tokens a post-processor puts between the texts of a pair; 0 where it does not say."""
+    for step in _steps(post_processor, "processors"):
+        if step["type"] == "RobertaProcessing":
+            return 2
+        if step["type"] == "TemplateProcessing":
+            kinds = ["".join(part) for part in step["pair"]]
+            texts = [place for place, kind in enumerate(kinds) if kind == "Sequence"]
+            return texts[1] - texts[0] - 1 if len(texts) == 2 else 0
+    return 0
 
 
 def _add(pipeline: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:

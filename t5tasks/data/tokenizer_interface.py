@@ -57,6 +57,9 @@ SAME_CLASS = dict.fromkeys(("PreTrainedTokenizer", "TokenizersBackend"), "") | d
      "DPRContextEncoderTokenizer", "DPRReaderTokenizer"), "BertTokenizer") | dict.fromkeys(
     ("BartTokenizer", "LongformerTokenizer", "LEDTokenizer"), "RobertaTokenizer") | {"MT5Tokenizer": "T5Tokenizer"}
 
+# Classes that put <s> first </s></s> second </s> (arxiv.org/abs/1907.11692, section 4.2).
+TWO_SEPARATORS = ("RobertaTokenizer", "XLMRobertaTokenizer", "CamembertTokenizer", "MPNetTokenizer")
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
@@ -87,6 +90,11 @@ class Tokenizer(Protocol):
     def words(self) -> Collection[str]:
         """Tokens added to the vocabulary that a text may spell, such as "<think>"."""
         return ()
+
+    @property
+    def separators(self) -> int:
+        """How many [SEP] stand between the two texts of a pair: one, as in BERT, or two, as in RoBERTa."""
+        return 1
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -129,6 +137,10 @@ class Base(Tokenizer):
     @property
     def control(self) -> Mapping[str, int]:
         return self._control
+
+    @property
+    def separators(self) -> int:
+        return 2 if tokenizer_class(self._settings) in TWO_SEPARATORS else 1
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from t5tasks.data.features import Example, Piece, Span, Tokens, graded, special
+from t5tasks.data.features import BETWEEN, Example, Piece, Span, Tokens, graded, special
 from t5tasks.metrics import spans as span_metrics
 from t5tasks.metrics.counts import Counts
 from t5tasks.tasks.task import SPANS, Answer, Form, Options, Prediction, Record, Task, Window
@@ -43,7 +43,7 @@ def example(record: Record, options: Options) -> Example:
       ValueError: an answer that does not stand in the context where it says.
     """
     pieces = (special("cls", "question"), Piece(record["question"].strip(), "question", trim=True),
-              special("sep", "question"), Piece(record["context"], "context", token_type=1, window=True),
+              special(BETWEEN, "question"), Piece(record["context"], "context", token_type=1, window=True),
               special("sep", "context", token_type=1))
     return Example(pieces, span=_span(record), overlap=options["overlap"])
 

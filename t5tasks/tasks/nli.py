@@ -16,14 +16,14 @@ The guide's example:
 
 from collections.abc import Sequence
 
-from t5tasks.data.features import Piece, special
+from t5tasks.data.features import BETWEEN, Piece, special
 from t5tasks.tasks import labelled
 from t5tasks.tasks.task import Record
 
 
 def encoder_pieces(record: Record) -> Sequence[Piece]:
     """[CLS] premise [SEP] hypothesis [SEP]; of an overlong pair the longer one is cut."""
-    return (special("cls", "premise"), Piece(record["premise"], "premise", trim=True), special("sep", "premise"),
+    return (special("cls", "premise"), Piece(record["premise"], "premise", trim=True), special(BETWEEN, "premise"),
             Piece(record["hypothesis"], "hypothesis", trim=True, token_type=1),
             special("sep", "hypothesis", token_type=1))
 

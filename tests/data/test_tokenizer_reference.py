@@ -11,10 +11,13 @@ import pickle
 import shutil
 
 import pytest
+import tokenizers as tokenizers_library
 from tokenizer_folders import FIXTURES, POOL, build, names
+from tokenizers import processors
 
+from t5tasks import tasks
 from t5tasks.data import tokenizer as tokenizers
-from t5tasks.data.features import Example, Piece, features, graded
+from t5tasks.data.features import Example, Piece, features, graded, tokenise
 from t5tasks.data.tokenizer import Encoding, Tokenizer
 
 TEXTS = json.loads((FIXTURES / "texts.json").read_text(encoding="utf-8"))
@@ -325,3 +328,40 @@ def test_json_that_is_none_names_its_file(tmp_path, file, content):
 def test_the_fixtures_stay_small():
     files = [path for path in pathlib.Path(FIXTURES).rglob("*") if path.is_file()]
     assert POOL.is_dir() and sum(path.stat().st_size for path in files) < 500_000
+
+
+# What transformers 5.23 makes of the pair ("We walk.", "They ran home.") in these folders.
+PAIRS = {
+    "bert": [3, 56, 200, 482, 201, 282, 15, 4, 315, 232, 590, 41, 428, 15, 4],
+    "roberta": [0, 58, 72, 266, 68, 79, 78, 17, 2, 2, 55, 261, 92, 224, 85, 274, 224, 75, 445, 17, 2],
+    "roberta_prefix": [0, 224, 58, 72, 266, 68, 79, 78, 17, 2, 2, 474, 261, 92, 224, 85, 274, 224, 75, 445, 17, 2],
+    "xlmr_model": [0, 368, 16, 73, 25, 14, 100, 6, 2, 2, 208, 54, 8, 4, 225, 203, 155, 16, 6, 2],
+}
+RECORDS = {"nli": {"premise": "We walk.", "hypothesis": "They ran home."},
+           "extractive_qa": {"question": "We walk.", "context": "They ran home."}}
+
+
+@pytest.mark.parametrize("task", RECORDS)
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_has_the_reference_s_separators(name, task, loaded):
+    form = tasks.get(task).form("encoder")
+    made = form.preprocess(RECORDS[task], tasks.get(task).options)
+    assert tokenise(made.pieces, loaded(name)).ids.tolist() == PAIRS[name]
+
+
+@pytest.mark.parametrize(("step", "count"), [
+    (processors.RobertaProcessing(("</s>", 2), ("<s>", 0)), 2),
+    (processors.BertProcessing(("</s>", 2), ("<s>", 0)), 1),
+    (processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B </s>", [("<s>", 0), ("</s>", 2)]), 2),
+    (processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 2)]), 1),
+    (processors.TemplateProcessing("$A", "$A $B", []), 1),
+])
+def test_a_pipeline_says_how_many_separators_a_pair_has(step, count, tmp_path):
+    folder = build("xlmr", tmp_path / "xlmr")
+    pipeline = tokenizers_library.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pipeline.post_processor = step
+    pipeline.save(str(folder / "tokenizer.json"))
+    found = tokenizers.load(folder)
+    assert found.separators == count == pickle.loads(pickle.dumps(found)).separators
+    found.save(tmp_path / "saved")
+    assert tokenizers.load(tmp_path / "saved").separators == count

@@ -70,12 +70,12 @@ def _event(draw: random.Random, visit: Visit, thing: Thing, day: str) -> Event:
 
 
 def extractive_qa(draw: random.Random, split: str, kind: str) -> Record:
-    """Make a context of two to four events and a question on one of them (kind: SPAN_KINDS).
+    """Make a context of one to three events and a question on one of them (kind: SPAN_KINDS).
 
     An unanswerable question asks about a deed of somebody else, of whom the context mostly says nothing. The
     answer is `context[start : start + len(text)]`; `id` is filled in by `records`.
     """
-    visits = draw_visits(draw, split, draw.choice((2, 3, 4)))
+    visits = draw_visits(draw, split, draw.choice((1, 2, 3)))
     things = draw.sample(THINGS, len(visits))
     days = draw.sample(DAYS, len(visits))
     events = [_event(draw, *each) for each in zip(visits, things, days, strict=True)]
