@@ -20,7 +20,7 @@ def test_the_guides_example():
     assert form.preprocess(first, OPTIONS).label == 0
     second = {"premise": "The event is scheduled for Tuesday.", "hypothesis": "The event is on the weekend."}
     assert [piece.text or f"[{piece.special.upper()}]" for piece in form.preprocess(second, OPTIONS).pieces] == [
-        "[CLS]", "The event is scheduled for Tuesday.", "[SEP]", "The event is on the weekend.", "[SEP]"]
+        "[CLS]", "The event is scheduled for Tuesday.", "[BETWEEN]", "The event is on the weekend.", "[SEP]"]
 
 
 def test_a_pair_has_two_token_types(letters):
