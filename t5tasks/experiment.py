@@ -25,7 +25,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from t5tasks import configuration, pretrained, sharding, tasks
+from t5tasks import configuration, pretrained, sharding, sight, tasks
 from t5tasks.data import batches, sources
 from t5tasks.data import features as feature_functions
 from t5tasks.data import tokenizer as tokenizers
@@ -36,7 +36,8 @@ from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model
 from t5tasks.pretrained.resizing import resize
 from t5tasks.pretrained.writing import whole
-from t5tasks.tasks.task import SHOT, Form, Options, Record, Task
+from t5tasks.sight import Sight
+from t5tasks.tasks.task import IMAGE, SHOT, Form, Options, Record, Task
 from t5tasks.training import partition as partitions
 from t5tasks.training.partition import Partition
 
@@ -58,6 +59,7 @@ class Experiment:
     tokenizer: Tokenizer
     model: Model
     mesh: jax.sharding.Mesh
+    sight: Sight | None = None  # how the model sees images, where the task has some
 
     @property
     def shape(self) -> batches.Shape:
@@ -88,6 +90,11 @@ class Experiment:
         token = self.model.config.start_token
         return feature_functions.start_id(self.tokenizer) if token < 0 else token
 
+    @property
+    def threads(self) -> int:
+        """How many examples are made at a time: several where images are decoded."""
+        return min(8, os.cpu_count() or 1) if self.task.pictures else 1
+
     def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
         """One record's features and tokens, of the first of its windows where it may have several."""
         return self.windows(record)[0]
@@ -97,8 +104,9 @@ class Experiment:
         batch = self.config.batch
         example = self.example(record, batch.length + 1)
         found = feature_functions.windows(
-            example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
-        for features, _, _ in found:
+            self.shown(example), self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
+        for features, tokens, _ in found:
+            features |= self.pictures(record, example, tokens)
             for name in ("tokens", "source_tokens", *(("targets",) if self.form.head == "lm" else ())):
                 if name in features and features[name].size:
                     check_ids(features[name], self.model.config.vocabulary, name)
@@ -113,11 +121,27 @@ class Experiment:
         (the end is cut off where that is not enough: `data.features.tokenise`)."""
         example, options = self.form.preprocess(record, self.options), self.options
         while (shorter := self.form.shorten(record, options)) is not None:
-            if len(feature_functions.tokenise(example.pieces, self.tokenizer).ids) <= length:
+            if len(feature_functions.tokenise(self.shown(example).pieces, self.tokenizer).ids) <= length:
                 break
             record, options = shorter
             example = self.form.preprocess(record, options)
         return record, example
+
+    def shown(self, example: Example) -> Example:
+        """The example with the tokens of its images; ValueError where the model sees none."""
+        if self.sight is not None:
+            return self.sight.shown(example)
+        if feature_functions.images(example):
+            raise ValueError("a record has images, but the model sees none; set config.model.vision, or "
+                             "config.task.blind to leave them out")
+        return example
+
+    def pictures(self, record: Record, example: Example, tokens: Tokens) -> Features:
+        """What the model is given beside these tokens, see `sight.Sight.features`."""
+        if self.sight is None:
+            return {}
+        place = ", ".join(f"{name} {record[name]!r:.60}" for name in self.task.fields)
+        return self.sight.features(example, tokens, self.form.loss_mask, f"record with {place}")
 
     def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
         """What `training_features` makes a row of: a record, or a window of one."""
@@ -170,10 +194,12 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     if config.lora.rank and not config.pretrained:
         raise ValueError(f"config.lora.rank is {config.lora.rank}, but config.pretrained is empty: adapters are added "
                          "to a checkpoint's weights; name one, or set config.lora.rank to 0")
+    folder = pretrained_folder(config) if config.pretrained else None
+    seen = sight.find(shape, workdir, folder) if task.pictures else None
     differ = partitions.layers_differ(Model(shape), config.train.frozen, Lora(**config.lora))
     if differ and shape.layer_loop == "auto":
         shape = dataclasses.replace(shape, layer_loop="unroll")
-    return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh)
+    return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh, seen)
 
 
 def saved_config(workdir: pathlib.Path | None) -> ml_collections.ConfigDict | None:
@@ -199,6 +225,8 @@ def save(experiment: Experiment) -> None:
     config["task"].update(plain_options(experiment.options))
     write_json(experiment.workdir / "config.json", config)
     write_json(experiment.workdir / "model.json", dataclasses.asdict(experiment.model.config))
+    if experiment.sight is not None:
+        experiment.sight.save(experiment.workdir)
 
 
 def plain_options(options: Options) -> dict[str, Any]:
@@ -281,6 +309,9 @@ def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, 
                              "vocabulary": tokenizer.vocabulary_size, "classes": classes or 1}
     if sizes["pooling"] == "auto":
         sizes["pooling"] = "first"
+    if sizes["vision"] is not None:
+        token = feature_functions.special_id(tokenizer, IMAGE)
+        sizes["vision"] = {**sizes["vision"], "image_token": token}
     for stack in ("encoder", "decoder"):
         if stack not in form.architecture:
             sizes[f"{stack}_layers"] = 0
@@ -376,6 +407,8 @@ def installed_folder(place: str, name: str) -> pathlib.Path:
 
 
 def _check_head(config: ml_collections.ConfigDict, form: Form) -> None:
+    if config.batch.packing and config.model.vision is not None:
+        raise ValueError("config.batch.packing is True, but images are told apart by row; set it to False")
     if config.batch.packing and form.head != "lm":
         kind = {"cls": "[CLS]"}.get(form.head, form.head)
         raise ValueError(f"config.batch.packing is True, but a {kind} head has one answer a row; set it to False")
@@ -397,7 +430,7 @@ def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelC
 
 def read_records(spec: str, task: Task, targets: bool = True) -> Any:
     """A source's records, each with the fields that the task needs."""
-    records = sources.load(spec, task.name)
+    records = sources.load(spec, task.name, task.pictures)
     for index, record in enumerate(records):
         task.check(record, f"{spec} record {index}", targets)
     return records

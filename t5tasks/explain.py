@@ -56,7 +56,7 @@ def explain(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | No
     known = workdir if workdir is not None and (workdir / "tokenizer").exists() else None
     run = experiment.build(_for_any_mesh(config), known)
     source = config.data[split] or config.data.validation
-    records = CheckedRecords(sources.load(source, run.task.name), run, source)
+    records = CheckedRecords(sources.load(source, run.task.name, run.task.pictures), run, source)
     counts = count_sample(run, records)
     if not counts.graded:
         raise ValueError(_why_ungraded(run, counts, source))

@@ -39,17 +39,18 @@ class Prompts:
         return dataclasses.replace(shape, length=min(shape.length, config.max_length - self.new_tokens))
 
     def features(self, record: Record) -> Features:
-        """What the model is given of a record: tokens int32[T], and source_tokens int32[S] beside an encoder."""
+        """What the model is given of a record: tokens int32[T], and source_tokens int32[S] beside an encoder, images
+        and prefix where the model sees images (`Experiment.pictures`)."""
         experiment, shape = self.experiment, self.shape
         example = experiment.example(experiment.form.asked(record), shape.length)
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
             check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
             return {"source_tokens": source.ids, "tokens": np.asarray([experiment.start], np.int32)}
-        pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
+        pieces = feature_functions.prompt(experiment.shown(example).pieces, experiment.form.loss_mask)
         tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
         check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")
-        return {"tokens": tokens.ids}
+        return {"tokens": tokens.ids, **experiment.pictures(record, example, tokens)}
 
     def cache(self, parameters: Any, rows: int, slots: int, inputs: dict[str, jax.Array] | None = None) -> Any:
         """An empty cache of `rows` rows of `slots` tokens, with the inputs' sources or images read."""

@@ -73,7 +73,8 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     config, workdir = run.config, run.workdir
     assert workdir is not None
     data = iter(batches.training_batches(
-        records, run.training_features, run.shape, config.seed, jax.process_index(), jax.process_count()))
+        records, run.training_features, run.shape, config.seed, jax.process_index(), jax.process_count(),
+        threads=run.threads))
     first = int(state.step)
     if first:
         data.set_state(checkpoints.run_of(first)["data"])
@@ -136,7 +137,7 @@ def rows_per_epoch(run: Experiment, records: Sequence[Any], sample: int = 2000) 
       ValueError: no record of the sample has anything graded.
     """
     indices = experiment.spread(len(records), sample)
-    made = [run.training_features(records[int(index)]) for index in indices]
+    made = list(batches.made_ahead(run.training_features, (records[int(index)] for index in indices), run.threads))
     kept = [features for features in made if features is not None]
     if not kept:
         raise ValueError(f"none of {len(made)} records of {run.config.data.train} has a graded token "

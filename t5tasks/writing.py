@@ -82,6 +82,7 @@ class Writer:
         """
         experiment, settings = self.experiment, self.experiment.config.decode
         return (settings.slots > 0 and settings.method != "beam" and self._automaton is None
+                and experiment.sight is None
                 and jax.process_count() == 1 and experiment.mesh.shape["tensor"] == 1)
 
     def answers(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
@@ -156,6 +157,9 @@ class Writer:
         """
         experiment, length = self.experiment, self.prompts.shape.length
         record, example = experiment.fitted(experiment.form.asked(record), length)
+        if feature_functions.images(example):
+            raise ValueError("a record has images, which a text that is shown while it is written does not see yet; "
+                             "use predict")
         pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
         prompt = feature_functions.tokenise(pieces, experiment.tokenizer).ids
         if len(prompt) > length:

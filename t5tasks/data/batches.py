@@ -66,11 +66,15 @@ def padded(
     a rung and not one a pair of them; prompts, which have no targets, are as short as they can be.
     An array that is not as long as its row's tokens (a class, a span's two ends) has one shape in all rows, as
     have the targets of rows with one weight (a class, or whether each class holds).
+    Images f32[I, height, width, 3] of the rows that have some become f32[B, I, height, width, 3], I a power of two;
+    black ones, which no token takes, fill up. A batch without any has none.
     Adds segments int32[B, T] (and source_segments): 1 on real tokens, 0 on padding.
     """
     size = shape.size if size is None else size
     batch: dict[str, np.ndarray] = {}
     for name, example in rows[0].items():
+        if name == "images":
+            continue
         tokens = "source_tokens" if name.startswith("source_") else "tokens"
         one_answer = name == "targets" and np.ndim(rows[0].get("weights", ())) == 0
         if np.ndim(example) == 0 or one_answer or any(len(row[name]) != len(row[tokens]) for row in rows):
@@ -84,6 +88,12 @@ def padded(
         batch[name] = np.full((size, columns), fill, example.dtype)
         for index, row in enumerate(rows):
             batch[name][index, : len(row[name])] = row[name]
+    if pictures := [row["images"] for row in rows if "images" in row]:
+        most = 1 << (max(map(len, pictures)) - 1).bit_length()
+        batch["images"] = np.zeros((size, most, *pictures[0].shape[1:]), np.float32)
+        for index, row in enumerate(rows):
+            if "images" in row:
+                batch["images"][index, : len(row["images"])] = row["images"]
     for prefix in ("", "source_"):
         if f"{prefix}tokens" in batch:
             lengths = np.zeros(size, np.int32)

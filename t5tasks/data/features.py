@@ -23,6 +23,7 @@ that stands around it:
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Piece:
     apart: bool = False  # not encoded together with the text before it
     window: bool = False  # seen in overlapping parts where an example is too long
     later_role: str = ""  # role of its tokens after the first, where that is another
+    image: Any = None  # what `data.images` reads: the piece is that image, and has no text (`shown`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,18 @@ def graded(*roles: str) -> LossMask:
 def special(name: str, role: str, token_type: int = 0) -> Piece:
     """A special token as a piece."""
     return Piece("", role, special=name, token_type=token_type)
+
+
+def shown(example: Example, token: str, count: int) -> Example:
+    """The example with so many special tokens in the place of each image, which is what a model reads of it."""
+    pieces = tuple(one for piece in example.pieces
+                   for one in ((special(token, piece.role),) * count if piece.image is not None else (piece,)))
+    return dataclasses.replace(example, pieces=pieces)
+
+
+def images(example: Example) -> list[Any]:
+    """The images of an example, in their order."""
+    return [piece.image for piece in example.pieces if piece.image is not None]
 
 
 def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> Tokens:

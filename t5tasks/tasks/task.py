@@ -30,6 +30,8 @@ class Window:
 Answer = str | tuple[str, ...] | np.ndarray | list[Window]
 
 CLASSES, LABEL_SCORING, GENERATION, SPANS, TAGS = "classes", "label scoring", "generation", "spans", "tags"
+# The token that stands in a sequence where a model sees a part of an image.
+IMAGE = "<image>"
 SHOT = "shot"  # the role of an example before what is asked, which is another record's text
 
 
@@ -112,6 +114,8 @@ class Task:
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
       variant: the task that some options make of it (sets of labels, code that is run); the task itself is None.
+      pictures: fields that hold images; a record may lack them.
+      model: settings of config.model that a config of the task begins with.
       weight: record, options → what its loss counts in training; figures count every record alike.
       lines: how plain text is answered line by line; None where a record is more than a text, or an answer more
         than a line.
@@ -134,6 +138,8 @@ class Task:
     bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
     control: tuple[str, ...] = ()
     counters: int = 1
+    pictures: tuple[str, ...] = ()
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     variant: Callable[[Options], "Task | None"] = lambda options: None
     weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options

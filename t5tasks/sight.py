@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A record's example with images in, what a model that sees them is given out: tokens in their places, and pixels.
+
+    <bos> [image] Question: … ?   →   tokens = [3, 4, 4, 4, 4, 71, …], of which 4 is <image>
+                                      images = f32[1, height, width, 3]
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from t5tasks.data import features as feature_functions
+from t5tasks.data import image_preparation, images
+from t5tasks.data.features import Example, Features, LossMask, Tokens
+from t5tasks.data.image_preparation import Preparation
+from t5tasks.models.config import ModelConfig, Vision
+from t5tasks.tasks.task import IMAGE
+
+FILE = "images.json"  # of a workdir: what is done to images
+
+
+@dataclasses.dataclass(frozen=True)
+class Sight:
+    """How a model sees images: how many tokens stand for one, and what is done to its pixels."""
+
+    vision: Vision
+    prepare: Preparation
+    size: tuple[int, int]  # height and width of every image then
+
+    def shown(self, example: Example) -> Example:
+        """The example with the tokens of its images (`data.features.shown`)."""
+        return feature_functions.shown(example, IMAGE, self.vision.features(*self.size))
+
+    def features(self, example: Example, tokens: Tokens, loss_mask: LossMask, place: str) -> Features:
+        """What the model is given beside tokens: images f32[I, height, width, 3] where the example has some, and where
+        images and prompt see each other both ways, prefix bool[T], which tokens are of them.
+
+        Args:
+          tokens: of the example as it is `shown`.
+          place: of the record, for errors.
+
+        Raises:
+          ValueError: an image cannot be read, or its tokens found no room.
+        """
+        found: Features = {}
+        if seen := feature_functions.images(example):
+            if lost := tokens.lost.get("image"):
+                raise ValueError(f"{place}: {len(seen)} images take {tokens.roles.count('image') + lost} tokens, of "
+                                 f"which {lost} find no room; raise config.batch.length, or show fewer images")
+            found["images"] = np.stack([self.prepare(images.pixels(image, place)) for image in seen])
+        if self.vision.prefix:
+            found["prefix"] = loss_mask(tokens.roles) == 0
+        return found
+
+    def save(self, workdir: pathlib.Path) -> None:
+        """Keeps what is done to images beside a run, which then needs no other folder for it."""
+        (workdir / FILE).write_text(json.dumps(dataclasses.asdict(self.prepare), indent=2) + "\n")
+
+
+def find(shape: ModelConfig, workdir: pathlib.Path | None, folder: pathlib.Path | None) -> Sight | None:
+    """What a model makes of images: as the workdir keeps it, as the pretrained folder says, or else they become
+    squares of the size that its positions are made for; None where it sees none.
+
+    Raises:
+      ValueError: the folder does not say it, or leaves images of different sizes.
+    """
+    if shape.vision is None:
+        return None
+    patches = shape.vision.tower.patches
+    assert patches is not None  # as the config's own check has found
+    if workdir is not None and (workdir / FILE).exists():
+        prepare = image_preparation.from_plain(json.loads((workdir / FILE).read_text()))
+    elif folder is not None:
+        prepare = image_preparation.read(folder)
+    else:
+        prepare = Preparation((patches.image_size, patches.image_size))
+    if prepare.shape is None:
+        raise ValueError(f"{folder} prepares images to different sizes; a batch needs one: give its "
+                         "preprocessor_config.json a crop_size, or a size of height and width")
+    return Sight(shape.vision, prepare, prepare.shape)

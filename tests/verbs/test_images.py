@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that sees images, from records to answers: what is trained on, answered, refused and explained."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from t5tasks import configuration, experiment, explain, predict, train
+from t5tasks.data import batches, images, world
+from t5tasks.inference import Predictor
+from t5tasks.trained import load
+from t5tasks.training.step import loss_sums
+
+CHECKOUT = pathlib.Path(__file__).parents[2]
+RECORDS = world.records("multimodal", "train", 24)
+TOKENS = 4  # of an image: a square of 2 x 2 patches
+SETTINGS = {"label_smoothing": 0.0, "z_loss": 0.0, "chunk_tokens": 0}
+
+
+def config(**vision):
+    """A small model, two images and a question of which find room."""
+    made = configuration.read(str(CHECKOUT / "configs" / "multimodal.py"))
+    made.data.update(train="builtin:train?size=64", validation="builtin:validation?size=8",
+                     test="builtin:test?size=8")
+    made.tokenizer.size = 330
+    made.batch.update(size=8, length=40, evaluation_size=8)
+    made.train.steps = 2
+    made.decode.max_new_tokens = 3
+    made.model.update(width=16, heads=2, kv_heads=2, head_size=8, feed_forward=32, decoder_layers=2)
+    made.model.vision.tower.update(width=24, heads=2, kv_heads=2, head_size=12, feed_forward=32, encoder_layers=1)
+    made.model.vision.tower.patches.update(image_size=8, patch_size=4)
+    made.model.vision.update(vision)
+    return made
+
+
+def mixed():
+    """A record with two images, one with one, and one with none."""
+    one, two, three = RECORDS[:3]
+    several = {name: value for name, value in one.items() if name != "image"} | {"images": [one["image"], two["image"]]}
+    return [several, two, {name: value for name, value in three.items() if name != "image"}]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["causal", "prefix"])
+def run(request):
+    return experiment.build(config(prefix=request.param), None)
+
+
+@pytest.fixture(scope="module")
+def parameters(run):
+    return run.model.init(jax.random.key(0))
+
+
+def graded(run, parameters, rows):
+    """The sum of the losses of a batch's graded tokens, and their number."""
+    sums = jax.jit(lambda p, batch: loss_sums(run.model, p, batch, SETTINGS))(
+        parameters, batches.padded(rows, run.evaluation_shape))
+    return float(sums["nll"]), float(sums["weight"])
+
+
+def test_images_stand_where_their_tokens_do_and_only_answers_are_graded(run):
+    token = run.tokenizer.control["<image>"]
+    assert run.model.config.vision.image_token == token
+    for record, count in zip(mixed(), (2, 1, 0), strict=True):
+        arrays, tokens, _ = run.features(record)
+        assert arrays["tokens"][1:1 + count * TOKENS].tolist() == [token] * count * TOKENS
+        assert (arrays["tokens"] == token).sum() == count * TOKENS
+        assert not arrays["weights"][arrays["targets"] == token].any()
+        answer = arrays["targets"][arrays["weights"] > 0].tolist()
+        assert run.tokenizer.decode(answer).strip() == record["answers"][0] and answer[-1] == 1
+        assert ("images" in arrays) == (count > 0)
+        if count:
+            wanted = [run.sight.prepare(images.pixels(image, "")) for image in
+                      record.get("images", [record.get("image")])]
+            np.testing.assert_array_equal(arrays["images"], np.stack(wanted))
+        if run.sight.vision.prefix:
+            np.testing.assert_array_equal(arrays["prefix"], [role != "target" for role in tokens.roles[:-1]])
+
+
+def test_a_record_s_loss_does_not_depend_on_what_stands_beside_it(run, parameters):
+    """Alone and among records with more images or none; rows without images read black ones that no token takes."""
+    rows = [run.features(record)[0] for record in mixed()]
+    together = graded(run, parameters, rows)
+    alone = [graded(run, parameters, [row]) for row in rows]
+    assert together == pytest.approx(tuple(map(sum, zip(*alone, strict=True))), rel=1e-5)
+
+
+def test_the_answer_depends_on_the_image_and_on_the_order_of_images(run, parameters):
+    several, _, _ = mixed()
+    swapped = several | {"images": several["images"][::-1]}
+    assert several["images"][0] != several["images"][1]
+    found = [graded(run, parameters, [run.features(record)[0]])[0] for record in (several, swapped)]
+    assert abs(found[0] - found[1]) > 1e-5
+
+
+def test_predictions_of_a_batch_are_those_of_each_record(run, parameters):
+    """Cached = uncached: greedy answers are the most probable tokens of the whole sequence, one after the other."""
+    predictor, records = Predictor(run), mixed()
+    answers = list(predictor.answers(parameters, records))
+    assert answers == [next(iter(predictor.answers(parameters, [record]))) for record in records]
+    apply = jax.jit(run.model.apply)
+    for record, answer in zip(records, answers, strict=True):
+        row = predictor._prompts.features(record)
+        ids, start = row["tokens"].tolist(), len(row["tokens"])
+        for _ in range(run.config.decode.max_new_tokens):
+            inputs = {"tokens": np.asarray([ids + [0] * (40 - len(ids))], np.int32)}
+            inputs |= {"images": row["images"][None]} if "images" in row else {}
+            if run.sight.vision.prefix:
+                inputs["prefix"] = np.arange(40)[None] < start
+            ids.append(int(np.argmax(apply(parameters, inputs)[0, len(ids) - 1])))
+        written = ids[start:]
+        written = written[:written.index(1)] if 1 in written else written
+        assert answer == run.tokenizer.decode(ids[:start] + written)[len(run.tokenizer.decode(ids[:start])):]
+
+
+def test_images_that_find_no_room_are_no_silent_loss(run):
+    record = {"images": [RECORDS[0]["image"]] * 12, "question": "Which?", "answers": ["This"]}
+    with pytest.raises(ValueError, match="record with question 'Which.': 12 images take 48 tokens, of which .* find "
+                                         "no room; raise config.batch.length"):
+        run.features(record)
+    with pytest.raises(ValueError, match="12 images take 48 tokens"):
+        list(Predictor(run).answers(run.model.init(jax.random.key(0)), [record]))
+
+
+def test_what_cannot_be_seen_is_said(run):
+    with pytest.raises(ValueError, match="record with question 'Which.': image none.png: cannot be read"):
+        run.features({"image": "none.png", "question": "Which?", "answers": ["This"]})
+    blind = config()
+    blind.model.vision = None
+    with pytest.raises(ValueError, match="a record has images, but the model sees none; set config.model.vision"):
+        experiment.build(blind, None).features(RECORDS[0])
+    blind.task.blind = True
+    assert "images" not in experiment.build(blind, None).features(RECORDS[0])[0]
+    packed = config()
+    packed.batch.packing = True
+    with pytest.raises(ValueError, match="images are told apart by row"):
+        experiment.build(packed, None)
+
+
+def test_from_records_to_predictions_of_files(tmp_path):
+    """Trained, read again from its workdir alone, and asked about files beside the questions; explained."""
+    made = config()
+    figures = train.train(made, tmp_path / "run")
+    assert 0 <= figures["vqa_accuracy"] <= 1 and np.isfinite(figures["loss"])
+    trained = load(None, tmp_path / "run")
+    assert trained.experiment.sight == dataclasses.replace(experiment.build(made, None).sight)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen" / "one.png").write_bytes(RECORDS[0]["image"])
+    asked = [{"image": "seen/one.png", "question": RECORDS[0]["question"]}, {"question": "Is there a circle?"},
+             {"images": ["seen/one.png"] * 2, "question": "Which shape is at the top left?"}]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    assert predict.predict(trained, str(tmp_path / "asked.jsonl"), tmp_path / "told.jsonl") == 3
+    told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    same = [{**asked[0], "image": RECORDS[0]["image"]}, asked[1], {**asked[2], "images": [RECORDS[0]["image"]] * 2}]
+    predictor = Predictor(trained.experiment)
+    assert told == [prediction for _, prediction in predictor.predictions(trained.parameters, same)]
+    page = explain.explain(None, tmp_path / "run", "")
+    assert page
