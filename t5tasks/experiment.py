@@ -106,7 +106,7 @@ class Experiment:
         found = feature_functions.windows(
             self.shown(example), self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
         for features, tokens, _ in found:
-            features |= self.pictures(record, example, tokens)
+            features |= self.pictures(record, example, tokens, len(features["tokens"]))
             for name in ("tokens", "source_tokens", *(("targets",) if self.form.head == "lm" else ())):
                 if name in features and features[name].size:
                     check_ids(features[name], self.model.config.vocabulary, name)
@@ -136,12 +136,12 @@ class Experiment:
                              "config.task.blind to leave them out")
         return example
 
-    def pictures(self, record: Record, example: Example, tokens: Tokens) -> Features:
-        """What the model is given beside these tokens, see `sight.Sight.features`."""
+    def pictures(self, record: Record, example: Example, tokens: Tokens, read: int) -> Features:
+        """What the model is given beside the `read` tokens that it reads, see `sight.Sight.features`."""
         if self.sight is None:
             return {}
         place = ", ".join(f"{name} {record[name]!r:.60}" for name in self.task.fields)
-        return self.sight.features(example, tokens, self.form.loss_mask, f"record with {place}")
+        return self.sight.features(example, tokens, read, self.form.loss_mask, f"record with {place}")
 
     def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
         """What `training_features` makes a row of: a record, or a window of one."""
@@ -195,7 +195,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
         raise ValueError(f"config.lora.rank is {config.lora.rank}, but config.pretrained is empty: adapters are added "
                          "to a checkpoint's weights; name one, or set config.lora.rank to 0")
     folder = pretrained_folder(config) if config.pretrained else None
-    seen = sight.find(shape, workdir, folder) if task.pictures else None
+    seen = sight.find(shape, tokenizer, workdir, folder) if task.pictures else None
     differ = partitions.layers_differ(Model(shape), config.train.frozen, Lora(**config.lora))
     if differ and shape.layer_loop == "auto":
         shape = dataclasses.replace(shape, layer_loop="unroll")

@@ -50,7 +50,7 @@ class Prompts:
         pieces = feature_functions.prompt(experiment.shown(example).pieces, experiment.form.loss_mask)
         tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
         check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")
-        return {"tokens": tokens.ids, **experiment.pictures(record, example, tokens)}
+        return {"tokens": tokens.ids, **experiment.pictures(record, example, tokens, len(tokens.ids))}
 
     def cache(self, parameters: Any, rows: int, slots: int, inputs: dict[str, jax.Array] | None = None) -> Any:
         """An empty cache of `rows` rows of `slots` tokens, with the inputs' sources or images read."""

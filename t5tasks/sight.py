@@ -15,6 +15,7 @@ from t5tasks.data import features as feature_functions
 from t5tasks.data import image_preparation, images
 from t5tasks.data.features import Example, Features, LossMask, Tokens
 from t5tasks.data.image_preparation import Preparation
+from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models.config import ModelConfig, Vision
 from t5tasks.tasks.task import IMAGE
 
@@ -33,12 +34,12 @@ class Sight:
         """The example with the tokens of its images (`data.features.shown`)."""
         return feature_functions.shown(example, IMAGE, self.vision.features(*self.size))
 
-    def features(self, example: Example, tokens: Tokens, loss_mask: LossMask, place: str) -> Features:
+    def features(self, example: Example, tokens: Tokens, read: int, loss_mask: LossMask, place: str) -> Features:
         """What the model is given beside tokens: images f32[I, height, width, 3] where the example has some, and where
         images and prompt see each other both ways, prefix bool[T], which tokens are of them.
 
         Args:
-          tokens: of the example as it is `shown`.
+          tokens: of the example as it is `shown`; `read` of them the model reads, T.
           place: of the record, for errors.
 
         Raises:
@@ -51,7 +52,7 @@ class Sight:
                                  f"which {lost} find no room; raise config.batch.length, or show fewer images")
             found["images"] = np.stack([self.prepare(images.pixels(image, place)) for image in seen])
         if self.vision.prefix:
-            found["prefix"] = loss_mask(tokens.roles) == 0
+            found["prefix"] = loss_mask(tokens.roles[:read]) == 0
         return found
 
     def save(self, workdir: pathlib.Path) -> None:
@@ -59,15 +60,21 @@ class Sight:
         (workdir / FILE).write_text(json.dumps(dataclasses.asdict(self.prepare), indent=2) + "\n")
 
 
-def find(shape: ModelConfig, workdir: pathlib.Path | None, folder: pathlib.Path | None) -> Sight | None:
+def find(shape: ModelConfig, tokenizer: Tokenizer, workdir: pathlib.Path | None, folder: pathlib.Path | None
+         ) -> Sight | None:
     """What a model makes of images: as the workdir keeps it, as the pretrained folder says, or else they become
     squares of the size that its positions are made for; None where it sees none.
 
     Raises:
-      ValueError: the folder does not say it, or leaves images of different sizes.
+      ValueError: the folder does not say it, or leaves images of different sizes, or the tokenizer's token of
+        images is none or another than the model's.
     """
     if shape.vision is None:
         return None
+    token = feature_functions.special_id(tokenizer, IMAGE)
+    if token != shape.vision.image_token:
+        raise ValueError(f"the tokenizer's {IMAGE} is id {token}, the model's {shape.vision.image_token}; "
+                         "is this the model's own tokenizer?")
     patches = shape.vision.tower.patches
     assert patches is not None  # as the config's own check has found
     if workdir is not None and (workdir / FILE).exists():

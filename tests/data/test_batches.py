@@ -314,6 +314,22 @@ def test_what_has_a_shape_of_its_own_is_not_padded():
     assert batch["tokens"].shape == (3, 8)
 
 
+def test_images_stand_beside_their_rows():
+    """As many places as the row with most images needs, rounded up to a power of two; none where no row has any."""
+    counts = (0, 3, 1)
+    rows = [_features(record) for record in _records(3)]
+    for row, count in zip(rows, counts, strict=True):
+        row |= {"images": np.full((count, 2, 5, 3), 7, np.float32)} if count else {}
+    batch = padded(rows, Shape(size=4, length=LONGEST))
+    assert batch["images"].shape == (4, 4, 2, 5, 3) and batch["images"].dtype == np.float32
+    for index, count in enumerate((*counts, 0)):
+        assert (batch["images"][index, :count] == 7).all() and not batch["images"][index, count:].any()
+    without = padded(rows[:1], Shape(size=4, length=LONGEST))
+    assert "images" not in without
+    _same([{**batch, "images": 0}], [{**padded([{**row, "images": np.ones((1, 1, 1, 3))} for row in rows],
+                                               Shape(size=4, length=LONGEST)), "images": 0}])
+
+
 def test_threads_change_neither_what_is_made_nor_its_order_nor_where_it_goes_on():
     """Also packed, and where making takes a while for some rows; what is made comes from other threads."""
     names = set()
