@@ -53,11 +53,16 @@ def parameters(run):
     return run.model.init(jax.random.key(0))
 
 
-def graded(run, parameters, rows):
-    """The sum of the losses of a batch's graded tokens, and their number."""
-    sums = jax.jit(lambda p, batch: loss_sums(run.model, p, batch, SETTINGS))(
-        parameters, batches.padded(rows, run.evaluation_shape))
-    return float(sums["nll"]), float(sums["weight"])
+@pytest.fixture(scope="module")
+def graded(run, parameters, quick_jit):
+    """Of rows, the sum of the losses of their graded tokens, and their number."""
+    program = quick_jit(lambda batch: loss_sums(run.model, parameters, batch, SETTINGS))
+
+    def of(rows):
+        sums = program(batches.padded(rows, run.evaluation_shape))
+        return float(sums["nll"]), float(sums["weight"])
+
+    return of
 
 
 def test_images_stand_where_their_tokens_do_and_only_answers_are_graded(run):
@@ -79,49 +84,51 @@ def test_images_stand_where_their_tokens_do_and_only_answers_are_graded(run):
             np.testing.assert_array_equal(arrays["prefix"], [role != "target" for role in tokens.roles[:-1]])
 
 
-def test_a_record_s_loss_does_not_depend_on_what_stands_beside_it(run, parameters):
+def test_a_record_s_loss_does_not_depend_on_what_stands_beside_it(run, graded):
     """Alone and among records with more images or none; rows without images read black ones that no token takes."""
     rows = [run.features(record)[0] for record in mixed()]
-    together = graded(run, parameters, rows)
-    alone = [graded(run, parameters, [row]) for row in rows]
-    assert together == pytest.approx(tuple(map(sum, zip(*alone, strict=True))), rel=1e-5)
+    alone = [graded([row]) for row in rows]
+    assert graded(rows) == pytest.approx(tuple(map(sum, zip(*alone, strict=True))), rel=1e-5)
 
 
-def test_the_answer_depends_on_the_image_and_on_the_order_of_images(run, parameters):
+def test_the_answer_depends_on_the_image_and_on_the_order_of_images(run, graded):
     several, _, _ = mixed()
     swapped = several | {"images": several["images"][::-1]}
     assert several["images"][0] != several["images"][1]
-    found = [graded(run, parameters, [run.features(record)[0]])[0] for record in (several, swapped)]
+    found = [graded([run.features(record)[0]])[0] for record in (several, swapped)]
     assert abs(found[0] - found[1]) > 1e-5
 
 
-def test_predictions_of_a_batch_are_those_of_each_record(run, parameters):
-    """Cached = uncached: greedy answers are the most probable tokens of the whole sequence, one after the other."""
-    predictor, records = Predictor(run), mixed()
-    answers = list(predictor.answers(parameters, records))
-    assert answers == [next(iter(predictor.answers(parameters, [record]))) for record in records]
-    apply = jax.jit(run.model.apply)
-    for record, answer in zip(records, answers, strict=True):
-        row = predictor._prompts.features(record)
-        ids, start = row["tokens"].tolist(), len(row["tokens"])
-        for _ in range(run.config.decode.max_new_tokens):
-            inputs = {"tokens": np.asarray([ids + [0] * (40 - len(ids))], np.int32)}
-            inputs |= {"images": row["images"][None]} if "images" in row else {}
-            if run.sight.vision.prefix:
-                inputs["prefix"] = np.arange(40)[None] < start
-            ids.append(int(np.argmax(apply(parameters, inputs)[0, len(ids) - 1])))
-        written = ids[start:]
+def test_answers_are_those_of_the_whole_sequence_read_anew_for_each_token(run, parameters, quick_jit):
+    """Cached = uncached: of records with two images, one and none in one batch, greedily."""
+    predictor, records, width = Predictor(run), mixed(), 40
+    rows = [predictor._prompts.features(record) for record in records]
+    seen = {"images": batches.padded(rows, run.evaluation_shape, len(rows))["images"]}
+    starts = np.asarray([len(row["tokens"]) for row in rows])
+    if run.sight.vision.prefix:
+        seen["prefix"] = np.arange(width) < starts[:, None]
+    tokens = np.zeros((len(rows), width), np.int32)
+    for index, row in enumerate(rows):
+        tokens[index, :starts[index]] = row["tokens"]
+    apply = quick_jit(run.model.apply)
+    for step in range(run.config.decode.max_new_tokens):
+        logits = np.asarray(apply(parameters, {"tokens": tokens, **seen}))
+        for index, start in enumerate(starts):
+            tokens[index, start + step] = np.argmax(logits[index, start + step - 1])
+    for row, start, answer in zip(tokens, starts, predictor.answers(parameters, records), strict=True):
+        written = row[start:start + run.config.decode.max_new_tokens].tolist()
         written = written[:written.index(1)] if 1 in written else written
-        assert answer == run.tokenizer.decode(ids[:start] + written)[len(run.tokenizer.decode(ids[:start])):]
+        opening = run.tokenizer.decode(row[:start].tolist())
+        assert answer == run.tokenizer.decode(row[:start].tolist() + written)[len(opening):]
 
 
-def test_images_that_find_no_room_are_no_silent_loss(run):
+def test_images_that_find_no_room_are_no_silent_loss(run, parameters):
     record = {"images": [RECORDS[0]["image"]] * 12, "question": "Which?", "answers": ["This"]}
     with pytest.raises(ValueError, match="record with question 'Which.': 12 images take 48 tokens, of which .* find "
                                          "no room; raise config.batch.length"):
         run.features(record)
     with pytest.raises(ValueError, match="12 images take 48 tokens"):
-        list(Predictor(run).answers(run.model.init(jax.random.key(0)), [record]))
+        list(Predictor(run).answers(parameters, [record]))
 
 
 def test_what_cannot_be_seen_is_said(run):
