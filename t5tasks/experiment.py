@@ -438,8 +438,9 @@ def read_records(spec: str, task: Task, targets: bool = True) -> Any:
 
 def differing(model: model_config.ModelConfig, saved: Mapping[str, Any]) -> str:
     """The first setting in which a saved model's shape differs, as text; empty where none does."""
-    for name, value in plain_options(dataclasses.asdict(model)).items():
-        there = plain_options(saved).get(name, value)
+    now, before = (json.loads(json.dumps(values)) for values in (dataclasses.asdict(model), dict(saved)))
+    for name, value in now.items():
+        there = before.get(name, value)
         if there != value and name not in RUNNING:
             return f"{name} is {value} in the config, {there} in the checkpoint"
     return ""
