@@ -34,12 +34,10 @@ from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models import config as model_config
 from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model
-from t5tasks.pretrained.resizing import resize
 from t5tasks.pretrained.writing import whole
 from t5tasks.sight import Sight
 from t5tasks.tasks.task import IMAGE, SHOT, Form, Options, Record, Task
 from t5tasks.training import partition as partitions
-from t5tasks.training.partition import Partition
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +88,6 @@ class Experiment:
         token = self.model.config.start_token
         return feature_functions.start_id(self.tokenizer) if token < 0 else token
 
-    @property
-    def threads(self) -> int:
-        """How many examples are made at a time: several where images are decoded."""
-        return min(8, os.cpu_count() or 1) if self.task.pictures else 1
-
     def features(self, record: Record) -> tuple[Features, Tokens, Tokens | None]:
         """One record's features and tokens, of the first of its windows where it may have several."""
         return self.windows(record)[0]
@@ -128,20 +121,14 @@ class Experiment:
         return record, example
 
     def shown(self, example: Example) -> Example:
-        """The example with the tokens of its images; ValueError where the model sees none."""
-        if self.sight is not None:
-            return self.sight.shown(example)
-        if feature_functions.images(example):
-            raise ValueError("a record has images, but the model sees none; set config.model.vision, or "
-                             "config.task.blind to leave them out")
-        return example
+        """The example with the tokens of its images, see `sight.shown`."""
+        return sight.shown(self.sight, example)
 
     def pictures(self, record: Record, example: Example, tokens: Tokens, read: int) -> Features:
         """What the model is given beside the `read` tokens that it reads, see `sight.Sight.features`."""
         if self.sight is None:
             return {}
-        place = ", ".join(f"{name} {record[name]!r:.60}" for name in self.task.fields)
-        return self.sight.features(example, tokens, read, self.form.loss_mask, f"record with {place}")
+        return self.sight.features(example, tokens, read, self.form.loss_mask, sight.place(self.task, record))
 
     def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
         """What `training_features` makes a row of: a record, or a window of one."""
@@ -185,6 +172,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     _check_head(config, form)
+    sight.check(config)
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
     tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()), task.control)
@@ -331,52 +319,6 @@ def _rows(config: ml_collections.ConfigDict, rows: int, tokenizer: Tokenizer) ->
     return tokenizer.vocabulary_size if same else rows
 
 
-def load_pretrained(run: Experiment) -> pretrained.Pretrained:
-    """The pretrained folder's weights on the experiment's mesh, under its head and with rows for all
-    its tokens.
-
-    Raises:
-      ValueError: the folder cannot be read, or is not the one that the workdir began from.
-    """
-    config, shape = run.config, run.model.config
-    loaded = pretrained.load(pretrained_folder(config), head=run.form.head,
-                             classes=shape.classes if shape.head in ("cls", "token") else None, mesh=run.mesh,
-                             overrides={name: getattr(shape, name) for name in (*RUNNING, *HEAD)}, seed=config.seed)
-    loaded = resize(loaded, shape.vocabulary, config.seed)
-    if loaded.model != run.model:
-        raise ValueError(f"{config.pretrained} is another model than the one that {run.workdir} began from: "
-                         f"{differing(shape, dataclasses.asdict(loaded.model.config))}")
-    return loaded
-
-
-def trained_parts(run: Experiment, base: pretrained.Pretrained | None) -> Partition:
-    """What config.train.frozen and config.lora leave to be trained of the model.
-
-    Args:
-      base: the pretrained weights; with adapters, what is new in them is trained in full.
-    """
-    fresh = [name.partition("[")[0] for name in base.new] if base is not None else ()
-    return partitions.partition(run.model, run.config.train.frozen, Lora(**run.config.lora), fresh)
-
-
-def load_base(run: Experiment, identity: str) -> tuple[pretrained.Pretrained, Partition]:
-    """The weights that the adapters of the workdir are added to, and what is trained of them.
-
-    Raises:
-      ValueError: config.pretrained cannot be read, or has other weights than when the run began.
-    """
-    try:
-        base = load_pretrained(run)
-    except ValueError as error:
-        raise ValueError(f"the checkpoints of {run.workdir} hold adapters alone, which need the weights of "
-                         f"config.pretrained: {error}") from error
-    parts = trained_parts(run, base)
-    if partitions.identity(run.model, parts.split(base.parameters)[1]) != identity:
-        raise ValueError(f"{run.config.pretrained} has other weights than those that the adapters of {run.workdir} "
-                         "were trained on; give config.pretrained the folder with the same ones")
-    return base, parts
-
-
 def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What of config.model applies to a pretrained model too: how it runs, and its new head."""
     return {name: config.model[name] for name in (*RUNNING, *HEAD) if config.model[name] != "auto" or name in RUNNING}
@@ -407,8 +349,6 @@ def installed_folder(place: str, name: str) -> pathlib.Path:
 
 
 def _check_head(config: ml_collections.ConfigDict, form: Form) -> None:
-    if config.batch.packing and config.model.vision is not None:
-        raise ValueError("config.batch.packing is True, but images are told apart by row; set it to False")
     if config.batch.packing and form.head != "lm":
         kind = {"cls": "[CLS]"}.get(form.head, form.head)
         raise ValueError(f"config.batch.packing is True, but a {kind} head has one answer a row; set it to False")

@@ -120,13 +120,13 @@ class Predictor:
     def _answers_of(self, answer: Callable[[Batch, list[int]], list[Answer]], group: list[tuple[int, Record]],
                     skip: int) -> Iterator[Answer]:
         """Answers to numbered records from number `skip` on, whose batches hold no others."""
-        made = batches.made_ahead(lambda item: (item[0], self._rows(item[1])), group, self.experiment.threads)
-        rows = {(index, number): row for index, several in made for number, row in enumerate(several)}
+        rows = {(index, number): row for index, record in group for number, row in enumerate(self._rows(record))}
         missing = collections.Counter(index for index, _ in rows)
         found: dict[int, dict[int, Any]] = collections.defaultdict(dict)
         next_index = max(group[0][0], skip)
         stream = ((key, features) for key, (features, _) in rows.items())
-        for keys, batch in batches.evaluation_batches(stream, self._prompts.shape, len(rows)):
+        for keys, batch in self._prompts.ahead(
+                batches.evaluation_batches(stream, self._prompts.shape, len(rows))):
             indices = [index for index, _ in keys]
             if max(indices) < skip:
                 continue
@@ -190,10 +190,10 @@ class Predictor:
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""
-        made = batches.made_ahead(self.experiment.windows, records, self.experiment.threads)
-        rows = ((index, features) for index, several in enumerate(made) for features, _, _ in several)
+        rows = ((index, features) for index, record in enumerate(records)
+                for features, _, _ in self.experiment.windows(record))
         total = dict.fromkeys(("token_loss", "token_correct", "token_count"), 0.0)
-        for _, batch in batches.evaluation_batches(rows, self.experiment.evaluation_shape):
+        for _, batch in self._prompts.ahead(batches.evaluation_batches(rows, self.experiment.evaluation_shape)):
             sums = jax.device_get(self._sums(parameters, self._prompts.place(batch)))
             for name, part in (("token_loss", "nll"), ("token_correct", "correct"), ("token_count", "weight")):
                 total[name] += float(sums[part])

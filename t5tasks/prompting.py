@@ -6,6 +6,7 @@ over the whole mesh; the answers come back to each of them whole.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -18,8 +19,11 @@ from t5tasks.data.features import Features
 from t5tasks.experiment import Experiment, check_ids
 from t5tasks.tasks.task import Record
 
-Batch = dict[str, np.ndarray]
+Batch = Features
 WINDOW = 32  # batches, in which records of like length stand together
+
+
+Numbered = tuple[list[Any], Batch]  # what each row answers, and the rows
 
 
 class Prompts:
@@ -62,13 +66,27 @@ class Prompts:
 
     def place(self, batch: Batch) -> dict[str, jax.Array]:
         """A batch on the mesh, of which each process has the same and puts its part."""
-        rows = len(next(iter(batch.values())))
-        part = rows // jax.process_count()
-        mine = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+        mine = _mine(batch)
         return sharding.global_batch({name: rows[mine] for name, rows in batch.items()}, self.experiment.mesh)
+
+    def ahead(self, numbered: Iterable[Numbered]) -> Iterator[Numbered]:
+        """The same batches, whose images are read by other threads while the ones before are in use."""
+
+        def read(item: Numbered) -> Numbered:
+            if "images" in item[1]:
+                item[1]["images"][_mine(item[1])]  # which is kept
+            return item
+
+        return batches.made_ahead(read, numbered, 1)
 
     def gather(self, array: jax.Array) -> np.ndarray:
         """The whole of a batch's answers, on every process."""
         if jax.process_count() > 1:
             array = jax.jit(lambda value: value, out_shardings=sharding.replicated(self.experiment.mesh))(array)
         return np.asarray(array)
+
+
+def _mine(batch: Batch) -> slice:
+    """The rows that this process puts on its devices."""
+    part = len(next(iter(batch.values()))) // jax.process_count()
+    return slice(jax.process_index() * part, (jax.process_index() + 1) * part)

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A record's example with images in, what a model that sees them is given out: tokens in their places, and pixels.
+"""A record's example with images in, what a model that sees them is given out: tokens in their places, and pictures.
 
     <bos> [image] Question: … ?   →   tokens = [3, 4, 4, 4, 4, 71, …], of which 4 is <image>
-                                      images = f32[1, height, width, 3]
+                                      images = Pictures, which a batch reads: f32[B, I, height, width, 3]
 """
 
 import dataclasses
 import json
 import pathlib
 
-import numpy as np
+import ml_collections
 
 from t5tasks.data import features as feature_functions
-from t5tasks.data import image_preparation, images
+from t5tasks.data import image_preparation
 from t5tasks.data.features import Example, Features, LossMask, Tokens
 from t5tasks.data.image_preparation import Preparation
+from t5tasks.data.picture_rows import Pictures
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models.config import ModelConfig, Vision
-from t5tasks.tasks.task import IMAGE
+from t5tasks.tasks.task import IMAGE, Record, Task
 
 FILE = "images.json"  # of a workdir: what is done to images
 
@@ -35,22 +36,22 @@ class Sight:
         return feature_functions.shown(example, IMAGE, self.vision.features(*self.size))
 
     def features(self, example: Example, tokens: Tokens, read: int, loss_mask: LossMask, place: str) -> Features:
-        """What the model is given beside tokens: images f32[I, height, width, 3] where the example has some, and where
-        images and prompt see each other both ways, prefix bool[T], which tokens are of them.
+        """What the model is given beside tokens: images where the example has some, and where images and prompt see
+        each other both ways, prefix bool[T], which tokens are of them.
 
         Args:
           tokens: of the example as it is `shown`; `read` of them the model reads, T.
           place: of the record, for errors.
 
         Raises:
-          ValueError: an image cannot be read, or its tokens found no room.
+          ValueError: an image's tokens found no room.
         """
         found: Features = {}
         if seen := feature_functions.images(example):
             if lost := tokens.lost.get("image"):
                 raise ValueError(f"{place}: {len(seen)} images take {tokens.roles.count('image') + lost} tokens, of "
                                  f"which {lost} find no room; raise config.batch.length, or show fewer images")
-            found["images"] = np.stack([self.prepare(images.pixels(image, place)) for image in seen])
+            found["images"] = Pictures(tuple(seen), place, self.prepare, self.size)
         if self.vision.prefix:
             found["prefix"] = loss_mask(tokens.roles[:read]) == 0
         return found
@@ -58,6 +59,27 @@ class Sight:
     def save(self, workdir: pathlib.Path) -> None:
         """Keeps what is done to images beside a run, which then needs no other folder for it."""
         (workdir / FILE).write_text(json.dumps(dataclasses.asdict(self.prepare), indent=2) + "\n")
+
+
+def shown(sight: Sight | None, example: Example) -> Example:
+    """The example with the tokens of its images; ValueError where the model sees none."""
+    if sight is not None:
+        return sight.shown(example)
+    if feature_functions.images(example):
+        raise ValueError("a record has images, but the model sees none; set config.model.vision, or config.task.blind "
+                         "to leave them out")
+    return example
+
+
+def place(task: Task, record: Record) -> str:
+    """What an error calls a record: its fields, images aside."""
+    return "record with " + ", ".join(f"{name} {record[name]!r:.60}" for name in task.fields)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that images exclude."""
+    if config.batch.packing and config.model.vision is not None:
+        raise ValueError("config.batch.packing is True, but images are told apart by row; set it to False")
 
 
 def find(shape: ModelConfig, tokenizer: Tokenizer, workdir: pathlib.Path | None, folder: pathlib.Path | None

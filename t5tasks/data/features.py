@@ -80,7 +80,7 @@ class Tokens:
     lost: Mapping[str, int] = dataclasses.field(default_factory=dict)  # role → tokens trimmed away
 
 
-Features = dict[str, np.ndarray]
+Features = dict[str, Any]  # arrays by their names; images are read later (picture_rows.py)
 
 # A tokenizer without [CLS] and [SEP] uses its BOS and EOS for them, as RoBERTa's does
 # (arxiv.org/abs/1907.11692).
