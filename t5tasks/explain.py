@@ -165,6 +165,7 @@ def record_view(run: Experiment, record: Record, title: str) -> View:
         which = f"window {number} of {len(windows)}" if len(windows) > 1 else ""
         if not np.any(features["weights"]):
             notes.append(f"nothing of this {which or 'example'} is graded: training leaves it out")
+        notes += run.sight.places(features) if run.sight else []
         notes += [f"{cut} tokens cut off: {role}{which and f' ({which})'}"
                   for role, cut in _lost(tokens, source).items()]
         sequences += [explanation.Sequence(which or name, (document,))

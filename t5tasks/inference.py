@@ -9,7 +9,7 @@ has run out of records, and every record counts exactly once.
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -183,10 +183,10 @@ class Predictor:
                              "converse; a decoder that writes its answers does")
         return self._writer
 
-    def evaluate(self, parameters: Any, records: Iterable[Record]) -> Counts:
+    def evaluate(self, parameters: Any, records: Sequence[Record]) -> Counts:
         """The summed counts of the task's metrics over the records."""
         run = self.experiment
-        return count(run.task, run.options, self.predictions(parameters, records))
+        return count(run.task, run.task.known(records, run.options), self.predictions(parameters, records))
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""

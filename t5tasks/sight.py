@@ -10,9 +10,10 @@ import json
 import pathlib
 
 import ml_collections
+import numpy as np
 
 from t5tasks.data import features as feature_functions
-from t5tasks.data import image_preparation
+from t5tasks.data import image_preparation, images
 from t5tasks.data.features import Example, Features, LossMask, Tokens
 from t5tasks.data.image_preparation import Preparation
 from t5tasks.data.picture_rows import Pictures
@@ -55,6 +56,14 @@ class Sight:
         if self.vision.prefix:
             found["prefix"] = loss_mask(tokens.roles[:read]) == 0
         return found
+
+    def places(self, features: Features) -> list[str]:
+        """Of each image of an example's features what it is called and the positions of its tokens, from 0."""
+        found = np.flatnonzero(features["tokens"] == self.vision.image_token)
+        count, pictures = self.vision.features(*self.size), features.get("images")
+        size = f"{self.size[1]} x {self.size[0]} pixels"
+        return [f"image {images.named(image)}: positions {here[0]} to {here[-1]}, {size}"
+                for image, here in zip(pictures.images if pictures else (), found.reshape(-1, count), strict=True)]
 
     def save(self, workdir: pathlib.Path) -> None:
         """Keeps what is done to images beside a run, which then needs no other folder for it."""

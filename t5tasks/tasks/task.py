@@ -113,6 +113,7 @@ class Task:
       control: texts of control tokens that a tokenizer trained for the task gets.
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
+      known: all records that are evaluated, options → options with what `count` has to know of all of them.
       variant: the task that some options make of it (sets of labels, code that is run); the task itself is None.
       pictures: fields that hold images; a record may lack them.
       model: settings of config.model that a config of the task begins with.
@@ -140,6 +141,7 @@ class Task:
     counters: int = 1
     pictures: tuple[str, ...] = ()
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    known: Callable[[Sequence[Record], Options], Options] = lambda records, options: options
     variant: Callable[[Options], "Task | None"] = lambda options: None
     weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options

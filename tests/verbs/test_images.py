@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model that sees images, from records to answers: what is trained on, answered, refused and explained."""
 
+import io
 import json
 import pathlib
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
-from t5tasks import configuration, experiment, explain, explanation, predict, train
+from t5tasks import chat as talk_screen
+from t5tasks import configuration, experiment, explain, explanation, predict, talk, train
 from t5tasks.data import batches, images, world
 from t5tasks.inference import Predictor
-from t5tasks.trained import load
+from t5tasks.trained import Trained, load
 from t5tasks.training.step import loss_sums
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
@@ -166,5 +169,42 @@ def test_from_records_to_predictions_of_files(tmp_path):
     same = [{**asked[0], "image": RECORDS[0]["image"]}, asked[1], {**asked[2], "images": [RECORDS[0]["image"]] * 2}]
     predictor = Predictor(trained.experiment)
     assert told == [prediction for _, prediction in predictor.predictions(trained.parameters, same)]
-    page = explanation.page(explain.explain(None, tmp_path / "run"))
-    assert page.count("&lt;image&gt;") >= TOKENS and "image, weight 0" in page
+    made = explain.explain(None, tmp_path / "run")
+    page = explanation.page(made)
+    assert f"◆&lt;image&gt;×{TOKENS}</span>" in page and "image, weight 0" in page
+    assert page.count("◆&lt;image&gt;</span>") == TOKENS  # of the table, one at each position
+    assert [note for view in made.views for note in view.notes] == [
+        f"image of {len(RECORDS[0]['image'])} bytes: positions 1 to {TOKENS}, 8 x 8 pixels"]
+
+
+class Screen(talk_screen.Screen):
+    """A screen that is read back."""
+
+    def __init__(self):
+        self.said, self.noted = io.StringIO(), io.StringIO()
+        super().__init__(*(Console(file=file, highlight=False, width=500) for file in (self.said, self.noted)), False)
+
+
+def test_a_chat_shows_images_and_answers_as_predict_does(run, parameters, tmp_path, quick_to_compile):
+    """Each question for itself, with the images that are shown then; streamed = at once, also where images and prompt
+    see each other."""
+    for name, record in zip(("one.png", "two.png"), RECORDS, strict=False):
+        (tmp_path / name).write_bytes(record["image"])
+    one, two = (str(tmp_path / name) for name in ("one.png", "two.png"))
+    question, screen = RECORDS[0]["question"], Screen()
+    dialogue = talk.begin(Trained(run, parameters, 0))
+    chat = talk_screen.Chat(dialogue, screen)
+    for line in (question, f"/image {one}", question, f"/image {two}", question, "/image", "/save x", "/system x",
+                 f"/image {tmp_path}/three.png"):
+        chat.obey(line)
+    asked = [{"images": shown, "question": question} for shown in ([], [one], [one, two])]
+    predicted = [prediction["answer"] for _, prediction in Predictor(run).predictions(parameters, asked)]
+    assert [turn["text"] for turn in dialogue.turns] == [text for answer in predicted for text in (question, answer)]
+    assert screen.said.getvalue() == "".join(f"{answer}\n" for answer in predicted)
+    assert chat.refused == 3 and "/save writes a dialogue" in screen.noted.getvalue()
+    assert f"error: /image: image {tmp_path}/three.png: cannot be read" in screen.noted.getvalue()
+    assert dialogue.record == {"images": [], "question": question, "answers": [predicted[-1]]}
+    chat.obey("/mask")
+    assert "⟧" in screen.said.getvalue()
+    chat.obey("/reset")
+    assert not dialogue.turns
