@@ -102,8 +102,12 @@ class Experiment:
             features |= self.pictures(record, example, tokens, len(features["tokens"]))
             for name in ("tokens", "source_tokens", *(("targets",) if self.form.head == "lm" else ())):
                 if name in features and features[name].size:
-                    check_ids(features[name], self.model.config.vocabulary, name)
+                    self.check_ids(features[name], name)
         return found
+
+    def check_ids(self, ids: np.ndarray, name: str) -> None:
+        """Raises ValueError, see `check_ids`; an image's token, which gives way to what is seen, may lie anywhere."""
+        check_ids(ids if self.sight is None else self.sight.words(ids), self.model.config.vocabulary, name)
 
     def example(self, record: Record, length: int) -> Example:
         """The record as the form sees it, shortened to at most `length` tokens (`fitted`)."""
@@ -144,7 +148,7 @@ class Experiment:
 
 def check_ids(ids: np.ndarray, vocabulary: int, name: str) -> None:
     """Raises ValueError for an id outside [0, vocabulary): a device would read another row silently."""
-    if ids.min() < 0 or ids.max() >= vocabulary:
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
         wrong = int(ids.max() if ids.max() >= vocabulary else ids.min())
         raise ValueError(f"token id {wrong} in {name} is outside the model's vocabulary of "
                          f"{vocabulary}; is this the model's own tokenizer? (where config.tokenizer.path names it "

@@ -205,7 +205,8 @@ class Predictor:
         seen = np.zeros(self.experiment.model.config.vocabulary)
         for record in records:
             features = self.experiment.features(record)[0]
-            np.add.at(seen, features["targets"], features["weights"])
+            graded = features["weights"] > 0
+            np.add.at(seen, features["targets"][graded], features["weights"][graded])
         shares = seen[seen > 0] / seen.sum()
         return float(np.exp(-np.sum(shares * np.log(shares))))
 

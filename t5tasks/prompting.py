@@ -16,7 +16,7 @@ from t5tasks import sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
 from t5tasks.data.features import Features
-from t5tasks.experiment import Experiment, check_ids
+from t5tasks.experiment import Experiment
 from t5tasks.tasks.task import Record
 
 Batch = Features
@@ -49,11 +49,11 @@ class Prompts:
         example = experiment.example(experiment.form.asked(record), shape.length)
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
-            check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
+            experiment.check_ids(source.ids, "source_tokens")
             return {"source_tokens": source.ids, "tokens": np.asarray([experiment.start], np.int32)}
         pieces = feature_functions.prompt(experiment.shown(example).pieces, experiment.form.loss_mask)
         tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
-        check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")
+        experiment.check_ids(tokens.ids, "tokens")
         return {"tokens": tokens.ids, **experiment.pictures(record, example, tokens, len(tokens.ids))}
 
     def cache(self, parameters: Any, rows: int, slots: int, inputs: dict[str, jax.Array] | None = None) -> Any:

@@ -57,6 +57,10 @@ class Sight:
             found["prefix"] = loss_mask(tokens.roles[:read]) == 0
         return found
 
+    def words(self, ids: np.ndarray) -> np.ndarray:
+        """The ids that stand for text."""
+        return ids[ids != self.vision.image_token]
+
     def places(self, features: Features) -> list[str]:
         """Of each image of an example's features what it is called and the positions of its tokens, from 0."""
         found = np.flatnonzero(features["tokens"] == self.vision.image_token)

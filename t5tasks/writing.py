@@ -15,7 +15,7 @@ from t5tasks import constrained, decode, drafting, sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
 from t5tasks.data.features import Features
-from t5tasks.experiment import Experiment, check_ids
+from t5tasks.experiment import Experiment
 from t5tasks.models.prepared import FORMS as WEIGHTS
 from t5tasks.prompting import WINDOW, Batch, Prompts
 from t5tasks.tasks.task import Answer, Record
@@ -165,7 +165,7 @@ class Writer:
             raise ValueError(f"the prompt has {len(prompt.ids)} tokens without all that may be left out of it, "
                              f"expected at most {length}; shorten it, or raise config.batch.length where the model "
                              "reads more")
-        check_ids(prompt.ids, experiment.model.config.vocabulary, "tokens")
+        experiment.check_ids(prompt.ids, "tokens")
         ids = prompt.ids.tolist()
         options: dict[str, Any] = {"max_new_tokens": self.prompts.new_tokens, "eos": self._ends, "pad": experiment.pad,
                    "pieces": self._pieces,

@@ -41,7 +41,9 @@ class Piece:
     special: str = ""  # a name of Tokenizer.special or a text of Tokenizer.control; then text is empty
     trim: bool = False  # may lose its last tokens where an example is too long
     token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
-    apart: bool = False  # not encoded together with the text before it
+    # Not encoded together with the text before it; of a special token at the start, nor with the text after it, to
+    # which tokenizers that add one themselves add it when it has been encoded.
+    apart: bool = False
     window: bool = False  # seen in overlapping parts where an example is too long
     later_role: str = ""  # role of its tokens after the first, where that is another
     image: Any = None  # what `data.images` reads: the piece is that image, and has no text (`shown`)
@@ -131,7 +133,9 @@ def _encoded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Tokens:
     runs = _runs(pieces)
     parts = ["".join(pieces[index].text for index in run) if not pieces[run[0]].special
              else special_id(tokenizer, pieces[run[0]].special) for run in runs]
-    for run, encoding in zip(runs, tokenizer.encode_parts(parts), strict=True):
+    added = 1 if pieces and pieces[0].special and pieces[0].apart else 0
+    encodings = [*tokenizer.encode_parts(parts[:added]), *tokenizer.encode_parts(parts[added:])]
+    for run, encoding in zip(runs, encodings, strict=True):
         _own(run, pieces, encoding, ids, owners, spans)
     first = [index == 0 or owners[index - 1] != owner for index, owner in enumerate(owners)]
     roles = tuple(pieces[owner].role if begins else pieces[owner].later_role or pieces[owner].role

@@ -44,11 +44,12 @@ VISION = {"projector": "mlp", "prefix": False, "tower": {
 def decoder_example(record: Record, options: Options) -> Example:
     """The prompt as the template words it, then the answer and EOS."""
     shown = () if options["blind"] else images(record)
-    fields = {"bos": (special("bos", "prompt"),),
+    template = options["template"] or (CAPTION if options["captions"] else QUESTION)
+    begins = template.startswith("{bos}")  # as a tokenizer's own, which the text after it does not see
+    fields = {"bos": (Piece("", "prompt", special="bos", apart=begins),),
               "images": tuple(Piece("", "image", image=image) for image in shown)}
     if not options["captions"]:
         fields["question"] = (Piece(record["question"], "question", trim=True),)
-    template = options["template"] or (CAPTION if options["captions"] else QUESTION)
     pieces: list[Piece] = []
     for text, name in _parts(template, tuple(fields)):
         pieces += [Piece(text, "prompt")] if text else []
