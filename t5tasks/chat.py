@@ -37,7 +37,8 @@ from t5tasks.trained import load
 
 LONGEST_REPLY = 512  # tokens, with --pretrained
 HELP = (("/system TEXT", "sets the system prompt; without TEXT there is none"),
-        ("/reset", "forgets the conversation, the system prompt aside"),
+        ("/image PATH", "shows the model one image more; without PATH there is none"),
+        ("/reset", "forgets the conversation, the system prompt aside, and images"),
         ("/history", "shows the conversation"),
         ("/mask", "shows what of it would be graded in training"),
         ("/save FILE", "writes it for predict and --transcript"),
@@ -119,6 +120,9 @@ class Chat:
         if name == "/system":
             dialogue.system(argument)
             screen.note("the system prompt is set" if argument else "there is no system prompt")
+        elif name == "/image":
+            dialogue.show(argument)
+            screen.note("the model sees the image" if argument else "the model sees no image")
         elif name == "/reset":
             dialogue.reset()
             self._left_out = 0
@@ -132,6 +136,8 @@ class Chat:
         elif name == "/save":
             if not argument:
                 raise ValueError("/save needs the name of a file, /save FILE")
+            if dialogue.task != talk.TASK:
+                raise ValueError(f"/save writes a {talk.TASK}, and the model is of the task {dialogue.task}")
             path = pathlib.Path(argument).expanduser()
             talk.save(path, dialogue.record)
             screen.note(f"{path}: {len(dialogue.turns)} turns")
@@ -223,7 +229,7 @@ def pretrained_config(folder: str) -> ml_collections.ConfigDict:
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
-    flags.DEFINE_string("workdir", None, "folder of a run of the dialogue task")
+    flags.DEFINE_string("workdir", None, "folder of a run of the task dialogue or multimodal")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to use")
     flags.DEFINE_string("pretrained", None, "Hugging Face folder with a chat template, instead of a config")
     flags.DEFINE_string("transcript", None, 'a saved dialogue to begin from, {"turns": [...]}')
@@ -236,14 +242,15 @@ def main(_: list[str]) -> int:
         raise ValueError("--pretrained stands for a config of its own; with --config or --workdir, set "
                          "--config.pretrained instead")
     if not (given.pretrained or given.config is not None or given.workdir):
-        raise ValueError("chat needs --workdir=DIR of a dialogue run, --pretrained=FOLDER, or --config=FILE")
+        raise ValueError("chat needs --workdir=DIR of a dialogue (or multimodal) run, --pretrained=FOLDER, or "
+                         "--config=FILE")
     if jax.process_count() > 1:
         raise ValueError(f"chat is held by one process, here are {jax.process_count()}")
     turns = talk.read(pathlib.Path(given.transcript)) if given.transcript else []
     opening = turns.pop()["text"] if turns and turns[-1]["role"] == "user" else None
     config = pretrained_config(given.pretrained) if given.pretrained else given.config
     trained = load(config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
-    dialogue = Talk(trained, turns)
+    dialogue = talk.begin(trained, turns)
     screen, read = terminal()
     chat = Chat(dialogue, screen)
     if screen.interactive:

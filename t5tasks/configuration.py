@@ -33,6 +33,7 @@ def defaults(task: str) -> ml_collections.ConfigDict:
              if field.name not in DERIVED}
     # pooling: "auto" is the pretrained folder's way, or else the first token.
     model |= {"encoder_layers": 2, "decoder_layers": 2, "initializer_range": 0.0, "pooling": "auto"}
+    model |= registered.model
     config = ml_collections.ConfigDict({
         "seed": 0,
         "architecture": next(iter(registered.forms)),

@@ -66,7 +66,7 @@ def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:
             several = (answer,) * samples if samples > 1 and isinstance(answer, str) else answer
             yield record, task.postprocess(record, several, options)
 
-    counts = inference.count(task, options, predictions())
+    counts = inference.count(task, task.known(records, options), predictions())
     return {"source": source, "examples": len(records), "metric": task.metric, "figures": task.figures(counts, options),
             "baselines": task.baselines(list(records), options), "notes": task.notes(counts, options)}
 

@@ -25,7 +25,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from t5tasks import configuration, pretrained, sharding, tasks
+from t5tasks import configuration, pretrained, sharding, sight, tasks
 from t5tasks.data import batches, sources
 from t5tasks.data import features as feature_functions
 from t5tasks.data import tokenizer as tokenizers
@@ -34,11 +34,10 @@ from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models import config as model_config
 from t5tasks.models.adapters import Lora
 from t5tasks.models.model import Model
-from t5tasks.pretrained.resizing import resize
 from t5tasks.pretrained.writing import whole
-from t5tasks.tasks.task import SHOT, Form, Options, Record, Task
+from t5tasks.sight import Sight
+from t5tasks.tasks.task import IMAGE, SHOT, Form, Options, Record, Task
 from t5tasks.training import partition as partitions
-from t5tasks.training.partition import Partition
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +57,7 @@ class Experiment:
     tokenizer: Tokenizer
     model: Model
     mesh: jax.sharding.Mesh
+    sight: Sight | None = None  # how the model sees images, where the task has some
 
     @property
     def shape(self) -> batches.Shape:
@@ -97,12 +97,17 @@ class Experiment:
         batch = self.config.batch
         example = self.example(record, batch.length + 1)
         found = feature_functions.windows(
-            example, self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
-        for features, _, _ in found:
+            self.shown(example), self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
+        for features, tokens, _ in found:
+            features |= self.pictures(record, example, tokens, len(features["tokens"]))
             for name in ("tokens", "source_tokens", *(("targets",) if self.form.head == "lm" else ())):
                 if name in features and features[name].size:
-                    check_ids(features[name], self.model.config.vocabulary, name)
+                    self.check_ids(features[name], name)
         return found
+
+    def check_ids(self, ids: np.ndarray, name: str) -> None:
+        """Raises ValueError, see `check_ids`; an image's token, which gives way to what is seen, may lie anywhere."""
+        check_ids(ids if self.sight is None else self.sight.words(ids), self.model.config.vocabulary, name)
 
     def example(self, record: Record, length: int) -> Example:
         """The record as the form sees it, shortened to at most `length` tokens (`fitted`)."""
@@ -113,11 +118,21 @@ class Experiment:
         (the end is cut off where that is not enough: `data.features.tokenise`)."""
         example, options = self.form.preprocess(record, self.options), self.options
         while (shorter := self.form.shorten(record, options)) is not None:
-            if len(feature_functions.tokenise(example.pieces, self.tokenizer).ids) <= length:
+            if len(feature_functions.tokenise(self.shown(example).pieces, self.tokenizer).ids) <= length:
                 break
             record, options = shorter
             example = self.form.preprocess(record, options)
         return record, example
+
+    def shown(self, example: Example) -> Example:
+        """The example with the tokens of its images, see `sight.shown`."""
+        return sight.shown(self.sight, example)
+
+    def pictures(self, record: Record, example: Example, tokens: Tokens, read: int) -> Features:
+        """What the model is given beside the `read` tokens that it reads, see `sight.Sight.features`."""
+        if self.sight is None:
+            return {}
+        return self.sight.features(example, tokens, read, self.form.loss_mask, sight.place(self.task, record))
 
     def training_rows(self, records: Sequence[Record]) -> Sequence[Any]:
         """What `training_features` makes a row of: a record, or a window of one."""
@@ -133,7 +148,7 @@ class Experiment:
 
 def check_ids(ids: np.ndarray, vocabulary: int, name: str) -> None:
     """Raises ValueError for an id outside [0, vocabulary): a device would read another row silently."""
-    if ids.min() < 0 or ids.max() >= vocabulary:
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary):
         wrong = int(ids.max() if ids.max() >= vocabulary else ids.min())
         raise ValueError(f"token id {wrong} in {name} is outside the model's vocabulary of "
                          f"{vocabulary}; is this the model's own tokenizer? (where config.tokenizer.path names it "
@@ -161,6 +176,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     _check_head(config, form)
+    sight.check(config)
     for name in ("size", "evaluation_size"):
         sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
     tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()), task.control)
@@ -170,10 +186,12 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     if config.lora.rank and not config.pretrained:
         raise ValueError(f"config.lora.rank is {config.lora.rank}, but config.pretrained is empty: adapters are added "
                          "to a checkpoint's weights; name one, or set config.lora.rank to 0")
+    folder = pretrained_folder(config) if config.pretrained else None
+    seen = sight.find(shape, tokenizer, workdir, folder) if task.pictures else None
     differ = partitions.layers_differ(Model(shape), config.train.frozen, Lora(**config.lora))
     if differ and shape.layer_loop == "auto":
         shape = dataclasses.replace(shape, layer_loop="unroll")
-    return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh)
+    return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh, seen)
 
 
 def saved_config(workdir: pathlib.Path | None) -> ml_collections.ConfigDict | None:
@@ -199,6 +217,8 @@ def save(experiment: Experiment) -> None:
     config["task"].update(plain_options(experiment.options))
     write_json(experiment.workdir / "config.json", config)
     write_json(experiment.workdir / "model.json", dataclasses.asdict(experiment.model.config))
+    if experiment.sight is not None:
+        experiment.sight.save(experiment.workdir)
 
 
 def plain_options(options: Options) -> dict[str, Any]:
@@ -281,6 +301,9 @@ def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, 
                              "vocabulary": tokenizer.vocabulary_size, "classes": classes or 1}
     if sizes["pooling"] == "auto":
         sizes["pooling"] = "first"
+    if sizes["vision"] is not None:
+        token = feature_functions.special_id(tokenizer, IMAGE)
+        sizes["vision"] = {**sizes["vision"], "image_token": token}
     for stack in ("encoder", "decoder"):
         if stack not in form.architecture:
             sizes[f"{stack}_layers"] = 0
@@ -298,52 +321,6 @@ def _rows(config: ml_collections.ConfigDict, rows: int, tokenizer: Tokenizer) ->
         return rows
     same = all(own.piece(id) == tokenizer.piece(id) for id in range(min(rows, own.vocabulary_size)))
     return tokenizer.vocabulary_size if same else rows
-
-
-def load_pretrained(run: Experiment) -> pretrained.Pretrained:
-    """The pretrained folder's weights on the experiment's mesh, under its head and with rows for all
-    its tokens.
-
-    Raises:
-      ValueError: the folder cannot be read, or is not the one that the workdir began from.
-    """
-    config, shape = run.config, run.model.config
-    loaded = pretrained.load(pretrained_folder(config), head=run.form.head,
-                             classes=shape.classes if shape.head in ("cls", "token") else None, mesh=run.mesh,
-                             overrides={name: getattr(shape, name) for name in (*RUNNING, *HEAD)}, seed=config.seed)
-    loaded = resize(loaded, shape.vocabulary, config.seed)
-    if loaded.model != run.model:
-        raise ValueError(f"{config.pretrained} is another model than the one that {run.workdir} began from: "
-                         f"{differing(shape, dataclasses.asdict(loaded.model.config))}")
-    return loaded
-
-
-def trained_parts(run: Experiment, base: pretrained.Pretrained | None) -> Partition:
-    """What config.train.frozen and config.lora leave to be trained of the model.
-
-    Args:
-      base: the pretrained weights; with adapters, what is new in them is trained in full.
-    """
-    fresh = [name.partition("[")[0] for name in base.new] if base is not None else ()
-    return partitions.partition(run.model, run.config.train.frozen, Lora(**run.config.lora), fresh)
-
-
-def load_base(run: Experiment, identity: str) -> tuple[pretrained.Pretrained, Partition]:
-    """The weights that the adapters of the workdir are added to, and what is trained of them.
-
-    Raises:
-      ValueError: config.pretrained cannot be read, or has other weights than when the run began.
-    """
-    try:
-        base = load_pretrained(run)
-    except ValueError as error:
-        raise ValueError(f"the checkpoints of {run.workdir} hold adapters alone, which need the weights of "
-                         f"config.pretrained: {error}") from error
-    parts = trained_parts(run, base)
-    if partitions.identity(run.model, parts.split(base.parameters)[1]) != identity:
-        raise ValueError(f"{run.config.pretrained} has other weights than those that the adapters of {run.workdir} "
-                         "were trained on; give config.pretrained the folder with the same ones")
-    return base, parts
 
 
 def running_settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -397,7 +374,7 @@ def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelC
 
 def read_records(spec: str, task: Task, targets: bool = True) -> Any:
     """A source's records, each with the fields that the task needs."""
-    records = sources.load(spec, task.name)
+    records = sources.load(spec, task.name, task.pictures)
     for index, record in enumerate(records):
         task.check(record, f"{spec} record {index}", targets)
     return records
@@ -405,8 +382,9 @@ def read_records(spec: str, task: Task, targets: bool = True) -> Any:
 
 def differing(model: model_config.ModelConfig, saved: Mapping[str, Any]) -> str:
     """The first setting in which a saved model's shape differs, as text; empty where none does."""
-    for name, value in plain_options(dataclasses.asdict(model)).items():
-        there = plain_options(saved).get(name, value)
+    now, before = (json.loads(json.dumps(values)) for values in (dataclasses.asdict(model), dict(saved)))
+    for name, value in now.items():
+        there = before.get(name, value)
         if there != value and name not in RUNNING:
             return f"{name} is {value} in the config, {there} in the checkpoint"
     return ""

@@ -56,7 +56,7 @@ def explain(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | No
     known = workdir if workdir is not None and (workdir / "tokenizer").exists() else None
     run = experiment.build(_for_any_mesh(config), known)
     source = config.data[split] or config.data.validation
-    records = CheckedRecords(sources.load(source, run.task.name), run, source)
+    records = CheckedRecords(sources.load(source, run.task.name, run.task.pictures), run, source)
     counts = count_sample(run, records)
     if not counts.graded:
         raise ValueError(_why_ungraded(run, counts, source))
@@ -165,6 +165,7 @@ def record_view(run: Experiment, record: Record, title: str) -> View:
         which = f"window {number} of {len(windows)}" if len(windows) > 1 else ""
         if not np.any(features["weights"]):
             notes.append(f"nothing of this {which or 'example'} is graded: training leaves it out")
+        notes += run.sight.places(features) if run.sight else []
         notes += [f"{cut} tokens cut off: {role}{which and f' ({which})'}"
                   for role, cut in _lost(tokens, source).items()]
         sequences += [explanation.Sequence(which or name, (document,))

@@ -7,6 +7,7 @@ special token has a ◆ before it, so that no text can pass for one.
 
 import dataclasses
 import html
+import itertools
 from collections.abc import Iterator, Mapping
 
 from rich.console import Console
@@ -224,11 +225,22 @@ def show_view(view: View, console: Console, table: bool = True) -> None:
             console.print(_table(sequence, STYLES))
 
 
+def runs(document: Document) -> list[Token]:
+    """The tokens in a line, of a special one that stands there several times in a row (an image's) one with its count:
+    ◆<image> ◆<image> ◆<image> → ◆<image>×3."""
+    found: list[Token] = []
+    for first, group in itertools.groupby(document.tokens):
+        same = list(group)
+        several = first.special and len(same) > 1
+        found += [dataclasses.replace(first, text=f"{first.text}×{len(same)}")] if several else same
+    return found
+
+
 def running_text(document: Document, styles: Mapping[str, str]) -> Text:
     """The tokens in a line, one blank between two, each run of graded ones in ⟦brackets⟧."""
     text = Text(overflow="fold")
     graded = False
-    for index, token in enumerate(document.tokens):
+    for index, token in enumerate(runs(document)):
         if graded and not token.weight:
             text.append("⟧", GRADED)
         text.append(" " if index else "")
@@ -291,7 +303,7 @@ def _section(view: View) -> str:
             name = f'<span class="segment">segment {document.segment}</span> ' if packed else ""
             tokens = " ".join(
                 _token(token.kind, token.marked, f"id {token.id}, {token.role}, weight {token.weight:g}")
-                for token in document.tokens)
+                for token in runs(document))
             answer = f" → {_token('graded', document.answer)}" if document.answer else ""
             body += f'<p class="tokens">{name}{tokens}{answer}</p>\n'
         body += _html_table(sequence)

@@ -9,7 +9,7 @@ has run out of records, and every record counts exactly once.
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -125,7 +125,8 @@ class Predictor:
         found: dict[int, dict[int, Any]] = collections.defaultdict(dict)
         next_index = max(group[0][0], skip)
         stream = ((key, features) for key, (features, _) in rows.items())
-        for keys, batch in batches.evaluation_batches(stream, self._prompts.shape, len(rows)):
+        for keys, batch in self._prompts.ahead(
+                batches.evaluation_batches(stream, self._prompts.shape, len(rows))):
             indices = [index for index, _ in keys]
             if max(indices) < skip:
                 continue
@@ -182,17 +183,17 @@ class Predictor:
                              "converse; a decoder that writes its answers does")
         return self._writer
 
-    def evaluate(self, parameters: Any, records: Iterable[Record]) -> Counts:
+    def evaluate(self, parameters: Any, records: Sequence[Record]) -> Counts:
         """The summed counts of the task's metrics over the records."""
         run = self.experiment
-        return count(run.task, run.options, self.predictions(parameters, records))
+        return count(run.task, run.task.known(records, run.options), self.predictions(parameters, records))
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""
         rows = ((index, features) for index, record in enumerate(records)
                 for features, _, _ in self.experiment.windows(record))
         total = dict.fromkeys(("token_loss", "token_correct", "token_count"), 0.0)
-        for _, batch in batches.evaluation_batches(rows, self.experiment.evaluation_shape):
+        for _, batch in self._prompts.ahead(batches.evaluation_batches(rows, self.experiment.evaluation_shape)):
             sums = jax.device_get(self._sums(parameters, self._prompts.place(batch)))
             for name, part in (("token_loss", "nll"), ("token_correct", "correct"), ("token_count", "weight")):
                 total[name] += float(sums[part])
@@ -204,7 +205,8 @@ class Predictor:
         seen = np.zeros(self.experiment.model.config.vocabulary)
         for record in records:
             features = self.experiment.features(record)[0]
-            np.add.at(seen, features["targets"], features["weights"])
+            graded = features["weights"] > 0
+            np.add.at(seen, features["targets"][graded], features["weights"][graded])
         shares = seen[seen > 0] / seen.sum()
         return float(np.exp(-np.sum(shares * np.log(shares))))
 

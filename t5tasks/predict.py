@@ -52,7 +52,7 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
     done = 0 if output == STANDARD_OUTPUT else _resume(output, output, {**identity, "input": source})
 
     def records() -> Iterator[Record]:
-        for index, record in enumerate(sources.read(source, run.task.name)):
+        for index, record in enumerate(sources.read(source, run.task.name, run.task.pictures)):
             run.task.check(record, f"{source} record {index}", targets=False)
             yield record
 

@@ -6,6 +6,7 @@ over the whole mesh; the answers come back to each of them whole.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -15,11 +16,14 @@ from t5tasks import sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
 from t5tasks.data.features import Features
-from t5tasks.experiment import Experiment, check_ids
+from t5tasks.experiment import Experiment
 from t5tasks.tasks.task import Record
 
-Batch = dict[str, np.ndarray]
+Batch = Features
 WINDOW = 32  # batches, in which records of like length stand together
+
+
+Numbered = tuple[list[Any], Batch]  # what each row answers, and the rows
 
 
 class Prompts:
@@ -39,17 +43,18 @@ class Prompts:
         return dataclasses.replace(shape, length=min(shape.length, config.max_length - self.new_tokens))
 
     def features(self, record: Record) -> Features:
-        """What the model is given of a record: tokens int32[T], and source_tokens int32[S] beside an encoder."""
+        """What the model is given of a record: tokens int32[T], and source_tokens int32[S] beside an encoder, images
+        and prefix where the model sees images (`Experiment.pictures`)."""
         experiment, shape = self.experiment, self.shape
         example = experiment.example(experiment.form.asked(record), shape.length)
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
-            check_ids(source.ids, experiment.model.config.vocabulary, "source_tokens")
+            experiment.check_ids(source.ids, "source_tokens")
             return {"source_tokens": source.ids, "tokens": np.asarray([experiment.start], np.int32)}
-        pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
+        pieces = feature_functions.prompt(experiment.shown(example).pieces, experiment.form.loss_mask)
         tokens = feature_functions.tokenise(pieces, experiment.tokenizer, shape.length)
-        check_ids(tokens.ids, experiment.model.config.vocabulary, "tokens")
-        return {"tokens": tokens.ids}
+        experiment.check_ids(tokens.ids, "tokens")
+        return {"tokens": tokens.ids, **experiment.pictures(record, example, tokens, len(tokens.ids))}
 
     def cache(self, parameters: Any, rows: int, slots: int, inputs: dict[str, jax.Array] | None = None) -> Any:
         """An empty cache of `rows` rows of `slots` tokens, with the inputs' sources or images read."""
@@ -61,13 +66,27 @@ class Prompts:
 
     def place(self, batch: Batch) -> dict[str, jax.Array]:
         """A batch on the mesh, of which each process has the same and puts its part."""
-        rows = len(next(iter(batch.values())))
-        part = rows // jax.process_count()
-        mine = slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+        mine = _mine(batch)
         return sharding.global_batch({name: rows[mine] for name, rows in batch.items()}, self.experiment.mesh)
+
+    def ahead(self, numbered: Iterable[Numbered]) -> Iterator[Numbered]:
+        """The same batches, whose images are read by other threads while the ones before are in use."""
+
+        def read(item: Numbered) -> Numbered:
+            if "images" in item[1]:
+                item[1]["images"][_mine(item[1])]  # which is kept
+            return item
+
+        return batches.made_ahead(read, numbered, 1)
 
     def gather(self, array: jax.Array) -> np.ndarray:
         """The whole of a batch's answers, on every process."""
         if jax.process_count() > 1:
             array = jax.jit(lambda value: value, out_shardings=sharding.replicated(self.experiment.mesh))(array)
         return np.asarray(array)
+
+
+def _mine(batch: Batch) -> slice:
+    """The rows that this process puts on its devices."""
+    part = len(next(iter(batch.values()))) // jax.process_count()
+    return slice(jax.process_index() * part, (jax.process_index() + 1) * part)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A dialogue's turns and a model in; the next reply, part by part as it is written, out.
+"""A dialogue's turns, or questions on images, and a model in; the next reply, part by part as it is written, out.
 
     turns    system, user, assistant, user                    what `predict` reads from a saved dialogue
     prompt   [s A B x y z e C D]                              written by the task's form, as in `predict`
@@ -11,6 +11,8 @@ first token on is not read again. So a dialogue is its turns and nothing else: a
 as if it had never stopped. A reply that its tokenizer spells otherwise than the model did (x y z for
 what encodes as x w), or that the template rewrites, is kept up to there and read again from there;
 so are the turns after an oldest one that had to be left out.
+
+Questions to a model of the task multimodal stand each for themselves, beside the images that are shown.
 """
 
 import dataclasses
@@ -21,11 +23,12 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from t5tasks import tasks
+from t5tasks.data import images
 from t5tasks.inference import Predictor, Streamed
-from t5tasks.tasks.task import Record
+from t5tasks.tasks.task import Prediction, Record
 from t5tasks.trained import Trained
 
-TASK = "dialogue"
+TASK, SEEING = "dialogue", "multimodal"
 Turn = dict[str, Any]
 
 
@@ -44,14 +47,17 @@ class Figures:
 class Talk:
     """A dialogue with a model. `figures` are the last reply's, None before there is one."""
 
+    task = TASK
+
     def __init__(self, trained: Trained, turns: Sequence[Turn] = ()) -> None:
         """Begins with turns of which the last is the assistant's, or with none.
 
         Raises ValueError for another task's model, settings that cannot stream, or turns that the form refuses.
         """
         run = trained.experiment
-        if run.task.name != TASK:
-            raise ValueError(f"the model is of the task {run.task.name}, expected {TASK}: a chat needs its turns")
+        if run.task.name != self.task:
+            raise ValueError(f"the model is of the task {run.task.name}, expected {TASK}, whose turns a chat needs, or "
+                             f"{SEEING}")
         self.run = run
         self._predictor = Predictor(run)
         self._conversation = self._predictor.conversation(trained.parameters)
@@ -82,6 +88,10 @@ class Talk:
         rest = [turn for turn in self._turns if turn["role"] != "system"]
         self._accept([*([{"role": "system", "text": text}] if text else []), *rest])
 
+    def show(self, path: str) -> None:
+        """Shows an image with what is said from here on; ValueError where turns have none."""
+        raise ValueError(f"the turns of a {TASK} have no images; a model of the task {SEEING} is shown some")
+
     def say(self, text: str) -> Generator[str, None, None]:
         """The reply to a user's turn as it is written, without spaces around it.
 
@@ -90,9 +100,9 @@ class Talk:
         it is too long: the dialogue is then what it was.
         """
         self.figures = None
-        asked = [*self._turns, {"role": "user", "text": text}]
+        record = self._asked(text)
         started = time.perf_counter()
-        streamed = self._predictor.stream(self._conversation, {"turns": asked}, self._number)
+        streamed = self._predictor.stream(self._conversation, record, self._number)
         self._number += 1
         said: list[str] = []
         times: list[float] = []
@@ -104,24 +114,79 @@ class Talk:
                     yield part
             whole = True
         finally:
-            self._count(streamed, len(asked), [when - started for when in times])
+            self._count(streamed, record, [when - started for when in times])
             if said or whole:
-                reply = self.run.task.postprocess({"turns": asked}, "".join(said), self.run.options)["reply"]
-                try:
-                    self._accept([*asked, {"role": "assistant", "text": reply}])
-                except ValueError as error:
-                    raise ValueError("the reply cannot stand in a conversation; it and your turn are taken back: "
-                                     f"{error}") from error
+                self._answered(text, self.run.task.postprocess(record, "".join(said), self.run.options))
+
+    def _asked(self, text: str) -> Record:
+        """What the model is asked by a user's turn."""
+        return {"turns": [*self._turns, {"role": "user", "text": text}]}
+
+    def _answered(self, text: str, prediction: Prediction) -> None:
+        """Keeps a user's turn and its reply."""
+        try:
+            self._accept([*self._turns, {"role": "user", "text": text},
+                          {"role": "assistant", "text": prediction["reply"]}])
+        except ValueError as error:
+            raise ValueError("the reply cannot stand in a conversation; it and your turn are taken back: "
+                             f"{error}") from error
 
     def _accept(self, turns: list[Turn]) -> None:
         """Takes these turns, if a next user's turn could follow them."""
         self.run.form.preprocess({"turns": [*turns, {"role": "user", "text": "?"}]}, self.run.options)
         self._turns = turns
 
-    def _count(self, streamed: Streamed, turns: int, times: list[float]) -> None:
+    def _count(self, streamed: Streamed, record: Record, times: list[float]) -> None:
         first, last = (times[0], times[-1]) if times else (0.0, 0.0)
-        self.figures = Figures(len(streamed.tokens.ids[0]), first, last, self._conversation.prefilled,
-                               self._conversation.reused, turns - len(streamed.record["turns"]))
+        left_out = len(record.get("turns", ())) - len(streamed.record.get("turns", ()))
+        self.figures = Figures(len(streamed.tokens.ids[0]), first, last, streamed.read, streamed.reused, left_out)
+
+
+class Seeing(Talk):
+    """Questions to a model that sees images, each for itself: no question is read with the ones before."""
+
+    task = SEEING
+
+    def __init__(self, trained: Trained, turns: Sequence[Turn] = ()) -> None:
+        """Begins without images; ValueError as `Talk`, or where there are turns, which are a dialogue's."""
+        if turns:
+            raise ValueError(f"the model is of the task {SEEING}, which begins from no saved dialogue")
+        super().__init__(trained)
+        self._images: list[str] = []
+
+    @property
+    def record(self) -> Record:
+        """The last question, with its answer and the images that are shown; ValueError before the first."""
+        if not self._turns:
+            raise ValueError("nothing has been asked yet")
+        return {**self._asked(self._turns[-2]["text"]), "answers": [self._turns[-1]["text"]]}
+
+    def reset(self) -> None:
+        """Forgets all questions, and takes all images away."""
+        self._turns, self._images = [], []
+
+    def system(self, text: str) -> None:
+        """Raises ValueError: there is none."""
+        raise ValueError(f"a question of the task {SEEING} has no system prompt")
+
+    def show(self, path: str) -> None:
+        """Shows one image more, or none any more for ""; ValueError where it cannot be read."""
+        if path:
+            path = str(pathlib.Path(path).expanduser())
+            images.pixels(path, "/image")
+        self._images = [*self._images, path] if path else []
+
+    def _asked(self, text: str) -> Record:
+        return {"images": list(self._images), "question": text}
+
+    def _answered(self, text: str, prediction: Prediction) -> None:
+        (answer,) = prediction.values()
+        self._turns = [*self._turns, {"role": "user", "text": text}, {"role": "assistant", "text": answer}]
+
+
+def begin(trained: Trained, turns: Sequence[Turn] = ()) -> Talk:
+    """What can be held with the model: a dialogue, or questions on images; ValueError as the two."""
+    return (Seeing if trained.experiment.task.name == SEEING else Talk)(trained, turns)
 
 
 def _timed(parts: Iterable[str], times: list[float]) -> Iterator[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from t5tasks import command, configuration, experiment, sharding
+from t5tasks import beginning, command, configuration, experiment, sharding
 from t5tasks.data import batches
 from t5tasks.experiment import Experiment
 from t5tasks.inference import Predictor
@@ -178,10 +178,10 @@ def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: st
 
 
 def _first_state(run: Experiment, optimizer: Any) -> tuple[TrainState, Partition]:
-    base = experiment.load_pretrained(run) if run.config.pretrained else None
+    base = beginning.load_pretrained(run) if run.config.pretrained else None
     if base is not None and base.new:
         print(f"new parameters, not in {run.config.pretrained}: {', '.join(base.new)}", file=sys.stderr)
-    parts = experiment.trained_parts(run, base)
+    parts = beginning.trained_parts(run, base)
     parameters = None if base is None else base.parameters
     state = states.initialise(run.model, optimizer, run.mesh, run.config.seed, parameters, parts)
     if parts.kept:
@@ -194,9 +194,9 @@ def _restored_state(run: Experiment, optimizer: Any, checkpoints: Checkpoints, s
                     ) -> tuple[TrainState, Partition]:
     base = None
     if run.config.lora.rank:
-        base, parts = experiment.load_base(run, checkpoints.run_of(step)["fingerprint"]["base"])
+        base, parts = beginning.load_base(run, checkpoints.run_of(step)["fingerprint"]["base"])
     else:
-        parts = experiment.trained_parts(run, None)
+        parts = beginning.trained_parts(run, None)
     shapes = states.state_shapes(run.model, optimizer, parts)
     return checkpoints.restore(run.model, shapes, run.mesh, step, parts, base and base.parameters), parts
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from t5tasks import experiment
+from t5tasks import beginning, experiment
 from t5tasks.experiment import Experiment
 from t5tasks.training.checkpoint import Checkpoints
 
@@ -66,7 +66,7 @@ def _restored(run: Experiment, checkpoints: Checkpoints, step: int) -> tuple[Any
     """All parameters of a step, adapters added to the weights that they were trained on; and these adapters."""
     if not run.config.lora.rank:
         return checkpoints.restore_parameters(run.model, run.mesh, step), None
-    base, parts = experiment.load_base(run, checkpoints.run_of(step)["fingerprint"]["base"])
+    base, parts = beginning.load_base(run, checkpoints.run_of(step)["fingerprint"]["base"])
     shapes = jax.eval_shape(parts.begin, *parts.split(base.parameters), jax.random.key(0))
     trained = checkpoints.restore_parameters(run.model, run.mesh, step, shapes)
     return parts.merge(trained, parts.split(base.parameters)[1]), trained
@@ -76,7 +76,7 @@ def _published(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) 
     if not config.pretrained:
         raise ValueError(f"nothing to load: {workdir} has no checkpoints and config.pretrained is empty")
     run = experiment.build(config, None)
-    loaded = experiment.load_pretrained(run)
+    loaded = beginning.load_pretrained(run)
     if loaded.new:
         raise ValueError(f"{config.pretrained} has no {', '.join(loaded.new)}: the model must be trained "
                          "for this task first (python -m t5tasks.train)")

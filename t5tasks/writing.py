@@ -15,7 +15,7 @@ from t5tasks import constrained, decode, drafting, sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
 from t5tasks.data.features import Features
-from t5tasks.experiment import Experiment, check_ids
+from t5tasks.experiment import Experiment
 from t5tasks.models.prepared import FORMS as WEIGHTS
 from t5tasks.prompting import WINDOW, Batch, Prompts
 from t5tasks.tasks.task import Answer, Record
@@ -32,6 +32,8 @@ class Streamed:
     record: Record  # what was asked, without what had to be left out
     tokens: decode.Stream
     texts: Iterator[str]  # parts of the answer; joined, it is whole
+    read: int  # tokens of the prompt that were read
+    reused: int  # tokens of the prompt that the cache had
 
 
 class Writer:
@@ -82,6 +84,7 @@ class Writer:
         """
         experiment, settings = self.experiment, self.experiment.config.decode
         return (settings.slots > 0 and settings.method != "beam" and self._automaton is None
+                and experiment.sight is None
                 and jax.process_count() == 1 and experiment.mesh.shape["tensor"] == 1)
 
     def answers(self, parameters: Any, batch: Batch, indices: list[int]) -> list[Answer]:
@@ -156,19 +159,36 @@ class Writer:
         """
         experiment, length = self.experiment, self.prompts.shape.length
         record, example = experiment.fitted(experiment.form.asked(record), length)
-        pieces = feature_functions.prompt(example.pieces, experiment.form.loss_mask)
-        prompt = feature_functions.tokenise(pieces, experiment.tokenizer).ids
-        if len(prompt) > length:
-            raise ValueError(f"the prompt has {len(prompt)} tokens without all that may be left out of it, expected at "
-                             f"most {length}; shorten it, or raise config.batch.length where the model reads more")
-        check_ids(prompt, experiment.model.config.vocabulary, "tokens")
-        ids = prompt.tolist()
-        tokens = conversation.reply(
-            ids, self._choice(1), self._keys([number], 1, 1), max_new_tokens=self.prompts.new_tokens, eos=self._ends,
-            pad=experiment.pad, pieces=self._pieces,
-            constraint=constrained.constraint(experiment, self._automaton, [ids], 1, 1))
+        pieces = feature_functions.prompt(experiment.shown(example).pieces, experiment.form.loss_mask)
+        prompt = feature_functions.tokenise(pieces, experiment.tokenizer)
+        if len(prompt.ids) > length:
+            raise ValueError(f"the prompt has {len(prompt.ids)} tokens without all that may be left out of it, "
+                             f"expected at most {length}; shorten it, or raise config.batch.length where the model "
+                             "reads more")
+        experiment.check_ids(prompt.ids, "tokens")
+        ids = prompt.ids.tolist()
+        options: dict[str, Any] = {"max_new_tokens": self.prompts.new_tokens, "eos": self._ends, "pad": experiment.pad,
+                   "pieces": self._pieces,
+                   "constraint": constrained.constraint(experiment, self._automaton, [ids], 1, 1)}
+        choice, keys = self._choice(1), self._keys([number], 1, 1)
+        if seen := experiment.pictures(record, example, prompt, len(ids)):
+            tokens = self._shown({"tokens": prompt.ids, **seen}, conversation.params, choice, keys, options)
+            read, reused = len(ids), 0
+        else:
+            tokens = conversation.reply(ids, choice, keys, **options)
+            read, reused = conversation.prefilled, conversation.reused
         parts = decode.texts(tokens, experiment.tokenizer, [ids], experiment.config.decode.stop)
-        return Streamed(record, tokens, (part for part, in parts))
+        return Streamed(record, tokens, (part for part, in parts), read, reused)
+
+    def _shown(self, row: Features, parameters: Any, choice: decode.Settings, keys: jax.Array, options: dict[str, Any]
+               ) -> decode.Stream:
+        """The answer to one prompt with images, which is read whole: the next one's may be others."""
+        model, chunk = self.experiment.model, self.experiment.config.decode.prefill_chunk
+        inputs = {name: jnp.asarray(rows[:]) for name, rows in batches.padded([row], self.prompts.shape, 1).items()}
+        slots = decode.capacity(inputs["tokens"].shape[1], self.prompts.new_tokens, chunk)
+        cache = self.prompts.cache(parameters, 1, slots, inputs)
+        return decode.stream(model.step, parameters, inputs["tokens"], jnp.asarray([len(row["tokens"])], jnp.int32),
+                             cache, choice, keys, prefill_chunk=chunk, **options)
 
     def _slot_prompts(self, rows: list[tuple[int, Features]]) -> Iterator[decode.Prompt]:
         """A prompt for each sample of each record, a record's side by side."""

@@ -26,6 +26,7 @@ import numpy as np
 from grain import experimental
 
 from t5tasks.data.features import Features
+from t5tasks.data.picture_rows import PictureRows
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -59,18 +60,22 @@ def rung(length: int, longest: int) -> int:
 
 def padded(
     rows: Sequence[Features], shape: Shape, size: int | None = None
-) -> dict[str, np.ndarray]:
+) -> Features:
     """Pads rows to one rung of the ladder, and to `size` rows (default shape.size) with empty ones.
 
     The two sides of an encoder-decoder's examples stand on the same rung, so that there is a program
     a rung and not one a pair of them; prompts, which have no targets, are as short as they can be.
     An array that is not as long as its row's tokens (a class, a span's two ends) has one shape in all rows, as
     have the targets of rows with one weight (a class, or whether each class holds).
+    Images of the rows that have some (`picture_rows.Pictures`) are read when the batch is sliced; a batch without any
+    has none.
     Adds segments int32[B, T] (and source_segments): 1 on real tokens, 0 on padding.
     """
     size = shape.size if size is None else size
-    batch: dict[str, np.ndarray] = {}
+    batch: Features = {}
     for name, example in rows[0].items():
+        if name == "images":
+            continue
         tokens = "source_tokens" if name.startswith("source_") else "tokens"
         one_answer = name == "targets" and np.ndim(rows[0].get("weights", ())) == 0
         if np.ndim(example) == 0 or one_answer or any(len(row[name]) != len(row[tokens]) for row in rows):
@@ -84,6 +89,8 @@ def padded(
         batch[name] = np.full((size, columns), fill, example.dtype)
         for index, row in enumerate(rows):
             batch[name][index, : len(row[name])] = row[name]
+    if any("images" in row for row in rows):
+        batch["images"] = PictureRows([row.get("images") for row in rows], size)
     for prefix in ("", "source_"):
         if f"{prefix}tokens" in batch:
             lengths = np.zeros(size, np.int32)
@@ -154,7 +161,6 @@ def training_batches(
     process: int = 0,
     processes: int = 1,
     window: int = 64,
-    threads: int = 1,
 ) -> grain.IterDataset:
     """Shuffled batches without end; an iterator's get_state() and set_state() resume it exactly.
 
@@ -164,10 +170,8 @@ def training_batches(
       shape: of the global batch. This process yields size / processes rows of each.
       seed: of the order.
       process, processes: which of how many. Packed, each process reads only its own records;
-        bucketed, all read all, since they must agree on every batch's length (on pods: pack).
+        bucketed, all read all (but for images), since they must agree on every batch's length (on pods: pack).
       window: batches that are sorted by length together.
-      threads: how many rows are made at a time, never on the thread that takes the batches. More than one
-        pays where making one leaves Python's lock, as decoding images does; the order stays.
 
     Returns:
       Batches as `padded` makes them, or packed with segments and positions.
@@ -178,13 +182,13 @@ def training_batches(
     local = shape.size // processes
     if shape.packing:
         rows = order[process::processes].repeat().map(make)
-        return _packed(_stream(rows, threads), shape, local, seed)
+        return _packed(_stream(rows), shape, local, seed)
     rows = order.repeat().map(make)
     size = shape.size * max(1, min(window, len(records) // shape.size))
-    windows = _stream(rows, threads).batch(size, batch_fn=list).seed(seed).random_map(CutWindow(shape))
+    windows = _stream(rows).batch(size, batch_fn=list).seed(seed).random_map(CutWindow(shape))
     batches = experimental.FlatMapIterDataset(windows, Flatten(max_fan_out=window))
 
-    def finish(rows: list[Features]) -> dict[str, np.ndarray]:
+    def finish(rows: list[Features]) -> Features:
         batch = padded(rows, shape)
         return {
             name: array[process * local : (process + 1) * local] for name, array in batch.items()
@@ -193,9 +197,9 @@ def training_batches(
     return experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=4)
 
 
-def _stream(rows: grain.MapDataset, threads: int) -> grain.IterDataset:
+def _stream(rows: grain.MapDataset) -> grain.IterDataset:
     return rows.filter(lambda row: row is not None).to_iter_dataset(
-        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=64)
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
     )
 
 
@@ -243,7 +247,7 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], threads: int
 
 def evaluation_batches(
     rows: Iterator[tuple[Key, Features]], shape: Shape, window: int = 32
-) -> Iterator[tuple[list[Key], dict[str, np.ndarray]]]:
+) -> Iterator[tuple[list[Key], Features]]:
     """Batches over a stream of numbered examples, each example once, the last batch padded.
 
     Within a window of batches, examples of like length stand together; the numbers (one a real
@@ -251,7 +255,7 @@ def evaluation_batches(
     """
     waiting: list[tuple[Key, Features]] = []
 
-    def cut() -> Iterator[tuple[list[Key], dict[str, np.ndarray]]]:
+    def cut() -> Iterator[tuple[list[Key], Features]]:
         waiting.sort(key=lambda item: _longest(item[1]))
         for start in range(0, len(waiting), shape.size):
             group = waiting[start : start + shape.size]

@@ -19,6 +19,7 @@ Record = dict[str, Any]
 
 # GSM8K marks what a calculator would answer: 48/2 = <<48/2=24>>24.
 CALCULATION = re.compile(r"<<[^<>]*>>")
+EASY_SHAPES = ("circle", "rectangle", "triangle")
 
 
 def gsm8k(record: Record) -> Record:
@@ -97,9 +98,13 @@ def fetaqa(record: Record) -> Record:
 
 
 def easy_vqa(record: Record) -> Record:
-    """easy-VQA (github.com/vzhou842/easy-VQA): lists [question, answer, image], with the images in images.zip."""
+    """easy-VQA (github.com/vzhou842/easy-VQA): lists [question, answer, image], with the images in images.zip.
+
+    What a question asks for is its `kind`: yes/no, shape or colour.
+    """
     question, answer, image = record["0"], record["1"], record["2"]
-    return {"image": f"zip://images/{image}.png::images.zip", "question": question, "answers": [answer]}
+    kind = {"yes": "yes/no", "no": "yes/no"}.get(answer, "shape" if answer in EASY_SHAPES else "colour")
+    return {"image": f"zip://images/{image}.png::images.zip", "question": question, "answers": [answer], "kind": kind}
 
 
 def instruction(record: Record) -> Record:

@@ -19,7 +19,7 @@ from t5tasks.data.text_files import nearest
 EDITS = ("convert", "columns", "rename", "values", "where", "unless", "skip", "limit")
 OPTIONS = {
     "builtin": ("size", "seed", *EDITS),
-    "file": ("format", "encoding", "strip_prefix", *EDITS),
+    "file": ("format", "encoding", "strip_prefix", "images", *EDITS),
     "hub": ("config", "split", *EDITS),
 }
 

@@ -24,6 +24,7 @@ that stands around it:
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,9 +42,12 @@ class Piece:
     special: str = ""  # a name of Tokenizer.special, BETWEEN or a text of Tokenizer.control; then text is empty
     trim: bool = False  # may lose its last tokens where an example is too long
     token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
-    apart: bool = False  # not encoded together with the text before it
+    # Not encoded together with the text before it; of a special token at the start, nor with the text after it, to
+    # which tokenizers that add one themselves add it when it has been encoded.
+    apart: bool = False
     window: bool = False  # seen in overlapping parts where an example is too long
     later_role: str = ""  # role of its tokens after the first, where that is another
+    image: Any = None  # what `data.images` reads: the piece is that image, and has no text (`shown`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Tokens:
     lost: Mapping[str, int] = dataclasses.field(default_factory=dict)  # role → tokens trimmed away
 
 
-Features = dict[str, np.ndarray]
+Features = dict[str, Any]  # arrays by their names; images are read later (picture_rows.py)
 
 # A tokenizer without [CLS] and [SEP] uses its BOS and EOS for them, as RoBERTa's does
 # (arxiv.org/abs/1907.11692).
@@ -96,6 +100,18 @@ def graded(*roles: str) -> LossMask:
 def special(name: str, role: str, token_type: int = 0) -> Piece:
     """A special token as a piece."""
     return Piece("", role, special=name, token_type=token_type)
+
+
+def shown(example: Example, token: str, count: int) -> Example:
+    """The example with so many special tokens in the place of each image, which is what a model reads of it."""
+    pieces = tuple(one for piece in example.pieces
+                   for one in ((special(token, piece.role),) * count if piece.image is not None else (piece,)))
+    return dataclasses.replace(example, pieces=pieces)
+
+
+def images(example: Example) -> list[Any]:
+    """The images of an example, in their order."""
+    return [piece.image for piece in example.pieces if piece.image is not None]
 
 
 def tokenise(pieces: Sequence[Piece], tokenizer: Tokenizer, length: int = 0) -> Tokens:
@@ -119,7 +135,9 @@ def _encoded(pieces: Sequence[Piece], tokenizer: Tokenizer) -> Tokens:
     spans: list[tuple[int, int]] = []
     runs = _runs(pieces)
     parts = [_parts([pieces[index] for index in run], tokenizer) for run in runs]
-    encodings = iter(tokenizer.encode_parts([*itertools.chain(*parts)]))
+    added = 1 if pieces and pieces[0].special and pieces[0].apart else 0
+    encodings = itertools.chain.from_iterable(
+        tokenizer.encode_parts([*itertools.chain(*some)]) for some in (parts[:added], parts[added:]))
     for run, some in zip(runs, parts, strict=True):
         for encoding in itertools.islice(encodings, len(some)):
             _own(run, pieces, encoding, ids, owners, spans)

@@ -36,11 +36,13 @@ class Layout:
       parallel; the numbers of the token's and the tag's column, from 0, of conll.
     encoding: of the text, a name Python knows.
     strip_prefix: what stands before every token of a conll file, such as "en:".
+    images: the folder that a coco file's images lie in, from its own folder on.
     """
 
     columns: tuple[str, ...] = ()
     encoding: str = "utf-8"
     strip_prefix: str = ""
+    images: str = ""
 
 
 def common_format(paths: Sequence[pathlib.Path]) -> str:
@@ -227,6 +229,21 @@ def _question(article: Record, paragraph: Record, question: Record) -> Record:
     }
 
 
+def _read_coco(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
+    """COCO captions JSON (arxiv.org/abs/1504.00325): a record an image, with all that people wrote of it."""
+    found = _json("".join(line for _, line in lines(path, layout.encoding)), path, 1)
+    try:
+        captions: dict[Any, list[str]] = {image["id"]: [] for image in found["images"]}
+        for annotation in found["annotations"]:
+            captions[annotation["image_id"]].append(annotation["caption"].strip())
+        for image in found["images"]:
+            name = str(pathlib.PurePosixPath(layout.images) / image["file_name"])
+            yield f"{path}: image {image['id']}", {"id": str(image["id"]), "image": name,
+                                                   "answers": captions[image["id"]]}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not COCO captions JSON: {error!r}") from error
+
+
 def _read_text(path: pathlib.Path, layout: Layout) -> Iterator[Located]:
     """Plain text: a record a line, blank lines left out."""
     for number, line in lines(path, layout.encoding):
@@ -324,6 +341,7 @@ READERS: dict[str, Callable[[pathlib.Path, Layout], Iterator[Located]]] = {
     "tsv": _read_tsv,
     "conll": _read_conll,
     "squad": _read_squad,
+    "coco": _read_coco,
     "text": _read_text,
 }
 FORMATS = (*READERS, "parallel")

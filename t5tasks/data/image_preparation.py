@@ -118,6 +118,13 @@ def read(folder: pathlib.Path) -> Preparation:
                      "image_processor_type")
 
 
+def from_plain(values: Mapping[str, Any]) -> Preparation:
+    """The inverse of `dataclasses.asdict`, with lists for tuples as JSON has them."""
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                              for name, value in values.items()}
+    return Preparation(**fields)
+
+
 def from_foreign(foreign: Foreign) -> Preparation:
     """The preparation that the fields of a preprocessor_config.json describe; ValueError as `read`."""
     kind = str(foreign.get("image_processor_type") or foreign.get("feature_extractor_type"))

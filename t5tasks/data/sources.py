@@ -20,7 +20,7 @@ the fields as the source names them:
     skip=900                      leaves out the first records
     limit=100                     keeps the first of the rest
 
-A `file:` also takes format=, encoding= and strip_prefix= (`formats`), a `hub:` config= and split=.
+A `file:` also takes format=, encoding=, strip_prefix= and images= (`formats`), a `hub:` config= and split=.
 A sign that separates (, : = | & ? %) is written %2C %3A %3D %7C %26 %3F %25 where it is meant, and
 a value's first @ %40.
 """
@@ -106,11 +106,13 @@ def _records(spec: Spec, edits: Edits, task: str, pictures: Sequence[str]) -> It
         columns=edits.columns if format in formats.POSITIONAL else (),
         encoding=spec.options.get("encoding", "utf-8"),
         strip_prefix=urllib.parse.unquote(spec.options.get("strip_prefix", "")),
+        images=urllib.parse.unquote(spec.options.get("images", "")),
     )
     if format in formats.POSITIONAL:
         edits = dataclasses.replace(edits, columns=())
-    if layout.strip_prefix and format != "conll":
-        raise ValueError(f"strip_prefix in {spec.line} is for format=conll, not {format}")
+    for name, only in (("strip_prefix", "conll"), ("images", "coco")):
+        if getattr(layout, name) and format != only:
+            raise ValueError(f"{name} in {spec.line} is for format={only}, not {format}")
     if not pictures or format == "parallel":
         return edited(formats.read(paths, format, layout), edits, spec.line)
     return _with_pictures(paths, lambda path: formats.read([path], format, layout), edits, spec.line, pictures)

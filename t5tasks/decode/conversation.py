@@ -61,6 +61,11 @@ class Conversation:
         self.prefilled = self.reused = 0
 
     @property
+    def params(self) -> Any:
+        """What the model's step is given."""
+        return self._params
+
+    @property
     def limit(self) -> int:
         """Tokens of a prompt and its reply together, at most."""
         return self._limit

@@ -30,6 +30,8 @@ class Window:
 Answer = str | tuple[str, ...] | np.ndarray | list[Window]
 
 CLASSES, LABEL_SCORING, GENERATION, SPANS, TAGS = "classes", "label scoring", "generation", "spans", "tags"
+# The token that stands in a sequence where a model sees a part of an image.
+IMAGE = "<image>"
 SHOT = "shot"  # the role of an example before what is asked, which is another record's text
 
 
@@ -111,7 +113,10 @@ class Task:
       control: texts of control tokens that a tokenizer trained for the task gets.
       counters: how many records may be counted at a time; more than one only pays where counting waits for
         other processes.
+      known: all records that are evaluated, options → options with what `count` has to know of all of them.
       variant: the task that some options make of it (sets of labels, code that is run); the task itself is None.
+      pictures: fields that hold images; a record may lack them.
+      model: settings of config.model that a config of the task begins with.
       weight: record, options → what its loss counts in training; figures count every record alike.
       lines: how plain text is answered line by line; None where a record is more than a text, or an answer more
         than a line.
@@ -134,6 +139,9 @@ class Task:
     bind: Callable[[Form, Options, Tokenizer], Form] = lambda form, options, tokenizer: form
     control: tuple[str, ...] = ()
     counters: int = 1
+    pictures: tuple[str, ...] = ()
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    known: Callable[[Sequence[Record], Options], Options] = lambda records, options: options
     variant: Callable[[Options], "Task | None"] = lambda options: None
     weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options

@@ -74,8 +74,17 @@ class Interval:
             source, source_length = int((batch["source_segments"] > 0).sum()), batch["source_tokens"].shape[1]
         processes = jax.process_count()
         self._tokens += processes * (tokens + source)
-        self._flops += 3 * processes * forward_flops(self._config, tokens, length, source, source_length)
+        self._flops += 3 * processes * forward_flops(
+            self._config, tokens, length, source, source_length, *self._images(batch))
         self._steps += 1
+
+    def _images(self, batch: Batch) -> tuple[int, tuple[int, int]]:
+        """How many images stand among the tokens, and their height and width."""
+        vision = self._config.vision
+        if vision is None or "images" not in batch:
+            return 0, (0, 0)
+        height, width = batch["images"].shape[2:4]
+        return int((batch["tokens"] == vision.image_token).sum()) // vision.features(height, width), (height, width)
 
     def add(self, sums: Mapping[str, float]) -> None:
         """Adds a step's sums, once the device has them."""

@@ -23,7 +23,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array,
     """Sums of weighted cross-entropy, in f32.
 
     Args:
-      logits: float[..., C]. targets: int32[...] in [0, C). weights: float[...], the loss mask.
+      logits: float[..., C]. targets: int32[...], in [0, C) where weights float[...], the loss mask, are not 0.
       label_smoothing: epsilon, spread as epsilon / C over all classes (as PyTorch does, the
         target's own share included; arxiv.org/abs/1512.00567, section 7).
       z_loss: factor of log(Z) ** 2, which keeps logits near normalised
@@ -35,7 +35,8 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, weights: jax.Array,
     """
     logits, weights = logits.astype(jnp.float32), weights.astype(jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    # Clipped, as an image's token may lie past the vocabulary: it weighs nothing, but nothing times NaN is NaN.
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1, mode="clip")[..., 0]
     nll = log_z - chosen
     loss = nll
     if label_smoothing:

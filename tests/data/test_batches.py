@@ -4,7 +4,6 @@
 import collections
 import json
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -314,28 +313,59 @@ def test_what_has_a_shape_of_its_own_is_not_padded():
     assert batch["tokens"].shape == (3, 8)
 
 
-def test_threads_change_neither_what_is_made_nor_its_order_nor_where_it_goes_on():
-    """Also packed, and where making takes a while for some rows; what is made comes from other threads."""
-    names = set()
+class Drawn:
+    """Images that are told by numbers, and note which of them is read."""
 
-    def make(record):
-        time.sleep(0.002 * (record[0] % 3 == 0))
-        names.add(threading.current_thread().name)
-        return _features(record)
+    size = (2, 5)
 
-    for packing in (False, True):
-        shape = Shape(size=4, length=LONGEST, packing=packing)
-        one, many = (iter(training_batches(_records(), make, shape, seed=1, threads=threads))
-                     for threads in (1, 4))
-        for _ in range(5):
-            _same([next(one)], [next(many)])
-        state = many.get_state()
-        expected = [next(many) for _ in range(4)]
-        many = iter(training_batches(_records(), make, shape, seed=1, threads=4))
-        many.set_state(state)
-        for batch in expected:
-            _same([next(many)], [batch])
-    assert threading.current_thread().name not in names
+    def __init__(self, numbers, noted):
+        self.numbers, self.noted = list(numbers), noted
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def read(self, number):
+        self.noted.append(self.numbers[number])
+        return np.full((*self.size, 3), self.numbers[number], np.float32)
+
+
+def test_images_stand_beside_their_rows():
+    """As many places as the row with most images needs, rounded up to a power of two; none where no row has any."""
+    counts, read = (0, 3, 1), []
+    rows = [_features(record) for record in _records(3)]
+    for row, count in zip(rows, counts, strict=True):
+        row |= {"images": Drawn(range(1, count + 1), read)} if count else {}
+    batch = padded(rows, Shape(size=4, length=LONGEST))
+    assert batch["images"].shape == (4, 4, 2, 5, 3) and not read
+    whole = batch["images"][:]
+    assert whole.shape == batch["images"].shape and whole.dtype == np.float32
+    for index, count in enumerate((*counts, 0)):
+        assert whole[index, :, 0, 0, 0].tolist() == [*range(1, count + 1), *[0] * (4 - count)]
+        assert (whole[index] == whole[index, :, :1, :1, :1]).all()
+    assert sorted(read) == [1, 1, 2, 3]
+    assert batch["images"][:] is whole and len(read) == 4  # what was read is kept
+    without = padded(rows[:1], Shape(size=4, length=LONGEST))
+    assert "images" not in without
+
+
+def test_a_process_reads_the_images_of_its_rows_alone():
+    """The rows of two processes are the halves of one process's; a part of a batch reads its own images."""
+    noted = []
+
+    def taken(process, processes):
+        def make(record):
+            return {**_features(record), "images": Drawn(record[:1], noted)}
+
+        return _take(iter(training_batches(_records(), make, Shape(size=8, length=LONGEST), 1, process, processes)), 3)
+
+    whole, first, second = taken(0, 1), taken(0, 2), taken(1, 2)
+    for one, two, both in zip(first, second, whole, strict=True):
+        np.testing.assert_array_equal(np.concatenate([one["images"], two["images"]]), both["images"])
+        assert (both["images"][:, 0, 0, 0, 0] == both["tokens"][:, 0]).all()
+    noted = []
+    rows = [_features(record) | {"images": Drawn([number], noted)} for number, record in enumerate(_records(4))]
+    padded(rows, Shape(size=6, length=LONGEST))["images"][2:5]
+    assert sorted(noted) == [2, 3]
 
 
 def test_rows_are_made_ahead_in_order_and_no_further():

@@ -71,6 +71,11 @@ def test_the_example_of_the_module():
                                          "reasoning": "2 * 76 = 152", "answer": "152"}
 
 
+def test_easy_vqa_tells_what_is_asked_for():
+    for answer, kind in {"no": "yes/no", "circle": "shape", "teal": "colour"}.items():
+        assert conversions.easy_vqa({"0": "?", "1": answer, "2": 3})["kind"] == kind
+
+
 def test_what_one_speaker_says_in_a_row_is_one_turn_and_a_last_word_without_a_reply_is_none():
     said = [("user", "Hello."), ("user", " A tea."), ("assistant", "Which?"), ("user", ""), ("user", "Bye.")]
     record = {"utterances": [{"speaker": speaker, "text": text} for speaker, text in said]}

@@ -9,7 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from t5tasks.data import formats
+from t5tasks.data import formats, sources
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
@@ -212,6 +212,24 @@ def test_missing_files_name_the_nearest(tmp_path):
         formats.read([tmp_path / "absent" / "train.tsv"])
     with pytest.raises(ValueError, match="is a folder"):
         formats.read([tmp_path])
+
+
+def test_captions_of_coco_stand_with_their_images(tmp_path):
+    document = {"images": [{"id": 7, "file_name": "7.jpg"}, {"id": 9, "file_name": "9.jpg"}],
+                "annotations": [{"image_id": 9, "caption": "A dog. "}, {"image_id": 7, "caption": "A cat."},
+                                {"image_id": 9, "caption": "One dog."}]}
+    path = _write(tmp_path, "captions.json", json.dumps(document))
+    assert [record for _, record in formats.read([path], "coco", formats.Layout(images="val2017"))] == [
+        {"id": "7", "image": "val2017/7.jpg", "answers": ["A cat."]},
+        {"id": "9", "image": "val2017/9.jpg", "answers": ["A dog.", "One dog."]}]
+    (record,) = sources.read(f"file:{path}?format=coco&images=val2017&limit=1", pictures=("image",))
+    assert record["image"] == f"{tmp_path}/val2017/7.jpg"
+    with pytest.raises(ValueError, match="images in .* is for format=coco, not json"):
+        list(sources.read(f"file:{path}?images=val2017"))
+    for wrong in ({"images": document["images"]}, {**document, "images": document["images"][:1]}, []):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match="captions.json is not COCO captions JSON"):
+            list(formats.read([path], "coco"))
 
 
 def test_formats_that_are_not(tmp_path):

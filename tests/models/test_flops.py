@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from t5tasks.models.config import ModelConfig
+from t5tasks.models.config import ModelConfig, Patches, Vision
 from t5tasks.models.flops import forward_flops
 from t5tasks.models.model import Model
 
@@ -57,3 +57,26 @@ def test_the_compiler_counts_the_same(changes):
     counted = lowered.cost_analysis()["flops"]
     expected = forward_flops(config, rows * length, length, rows * source_length, source_length)
     assert counted == pytest.approx(expected, rel=0.05)
+
+
+SEEING = dataclasses.replace(DECODER, vision=Vision(ModelConfig(
+    architecture="encoder", head="none", positions="grid", width=96, heads=3, kv_heads=3, head_size=32,
+    feed_forward=192, gated=False, activation="gelu", encoder_layers=3, decoder_layers=0,
+    patches=Patches(image_size=64, patch_size=8)), projector="mlp", image_token=7))
+
+
+def test_images_by_hand():
+    """65 tokens of the tower each (64 patches and the class token), of which 64 are projected."""
+    block = 2 * (4 * 96 * 96 + 2 * 96 * 192) + 4 * 96 * 65
+    image = 64 * 2 * 8 * 8 * 3 * 96 + 3 * 65 * block + 64 * 2 * (96 * 128 + 128 * 128)
+    assert forward_flops(SEEING, 10, 7, images=3, size=(64, 64)) == forward_flops(DECODER, 10, 7) + 3 * image
+
+
+def test_the_compiler_counts_the_same_with_images():
+    rows, length, images = 2, 160, 2
+    model = Model(SEEING)
+    inputs = {"tokens": jax.ShapeDtypeStruct((rows, length), jnp.int32),
+              "images": jax.ShapeDtypeStruct((rows, images, 64, 64, 3), jnp.float32)}
+    lowered = jax.jit(model.apply).lower(jax.eval_shape(model.init, jax.random.key(0)), inputs)
+    expected = forward_flops(SEEING, rows * length, length, images=rows * images, size=(64, 64))
+    assert lowered.cost_analysis()["flops"] == pytest.approx(expected, rel=0.05)

@@ -339,7 +339,7 @@ def nothing_said(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("given", "said"), [
-    ((), "chat needs --workdir=DIR of a dialogue run, --pretrained=FOLDER, or --config=FILE"),
+    ((), "chat needs --workdir=DIR of a dialogue (or multimodal) run, --pretrained=FOLDER, or --config=FILE"),
     (("--pretrained={folder}", "--workdir=x"), "--pretrained stands for a config of its own"),
     (("--pretrained=nowhere",), "nowhere is no folder"),
     (("--pretrained={bare}",), "error: "),
