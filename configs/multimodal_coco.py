@@ -15,7 +15,7 @@ def get_config():
     config.tokenizer.size = 800
     config.model.vision.tower.patches.update(image_size=64, patch_size=16)  # 16 tokens an image
     config.batch.update(size=16, length=64, evaluation_size=64)
-    config.train.update(epochs=100, evaluate_every=400)
+    config.train.update(epochs=40, evaluate_every=200)
     config.optimizer.update(name="muon", learning_rate=2e-3)
     config.decode.max_new_tokens = 40
     return config

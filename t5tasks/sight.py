@@ -85,8 +85,9 @@ def shown(sight: Sight | None, example: Example) -> Example:
 
 
 def place(task: Task, record: Record) -> str:
-    """What an error calls a record: its fields, images aside."""
-    return "record with " + ", ".join(f"{name} {record[name]!r:.60}" for name in task.fields)
+    """What an error calls a record: by its fields, or its id where it has one."""
+    told = [f"{name} {record[name]!r:.60}" for name in ("id", *task.fields) if record.get(name)]
+    return f"record with {', '.join(told)}" if told else "record"
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -19,12 +19,10 @@ TESTS = pathlib.Path(__file__).parents[1]
 PICTURE = str(TESTS / "data" / "fixtures" / "images" / "wide.png")
 RECORDS = [{"image": PICTURE, "question": "What?", "answers": ["A sky"]},
            {"question": "How many?", "answers": ["Six"]}]
-EVERY = ("vision/", "projector/", "decoder/", "embedding", "head/")
 # frozen, lora → what moves; of adapters, the kernels that get one
 RECIPES = {
     "projector only": (("^(?!projector/)",), {}, ("projector/",)),
     "then the decoder": (("^vision/",), {}, ("projector/", "decoder/", "embedding", "head/")),
-    "all": ((), {}, EVERY),
     "adapters of the decoder": ((), {"rank": 2, "pattern": r"^decoder/.*/(query|value)/kernel$"},
                                 ("decoder/layer_",)),
     "adapters of all three": (("^vision/encoder/layer_0/",), {"rank": 2, "pattern": r"/(query|value|map_\d)/kernel$"},
