@@ -159,7 +159,8 @@ class Predictor:
 
         for answer in self.answers(parameters, remembered(), skip):
             record = seen.pop(0)
-            yield record, self.experiment.task.postprocess(record, answer, self.experiment.options)
+            asked = self._prompts.fitted(record)[0] if self.experiment.form.head == "lm" else record
+            yield record, self.experiment.task.postprocess(asked, answer, self.experiment.options)
 
     def conversation(self, parameters: Any) -> decode.Conversation:
         """An empty dialogue with the model, for `stream`.

@@ -29,7 +29,7 @@ import dataclasses
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -76,6 +76,11 @@ def load(spec: str, task: str = "", pictures: Sequence[str] = ()) -> datasets.Da
     if edits.skip >= stop:
         raise ValueError(f"no records in {spec}: it has {len(dataset)}")
     return dataset.select(range(edits.skip, stop))
+
+
+def gathered(records: Iterable[Record], spec: str) -> datasets.Dataset:
+    """Records made of a source's, as `load` returns them; ValueError where a column's values are not of one type."""
+    return _in_memory(formats.table(((f"record {number}", record) for number, record in enumerate(records, 1)), spec))
 
 
 def read(spec: str, task: str = "", pictures: Sequence[str] = ()) -> Iterator[Record]:
