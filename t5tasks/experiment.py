@@ -392,6 +392,11 @@ def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelC
     """Learned positions end somewhere; rotary and relative ones do not."""
     if shape.positions not in ("learned", "sinusoidal"):
         return
+    if shape.head == "none":  # several texts in a row, each with positions of its own
+        if config.task.length > shape.max_length:
+            raise ValueError(f"config.task.length is {config.task.length}, the model has {shape.max_length} positions; "
+                             "set it to at most that")
+        return
     for name in ("length", "source_length"):
         read = name == "length" or shape.architecture == "encoder_decoder"
         if read and config.batch[name] > shape.max_length:

@@ -236,10 +236,11 @@ def _documents(run: Experiment, features: Features, origin: tuple[Tokens, Tokens
     """
     tokens, source = origin
     start = starts.get("", 0)
-    if "token_types" in features:
+    if "token_types" in features or "texts" in features:
         weights, answer, targets = _told(run, features)
+        kinds = features["texts" if "texts" in features else "token_types"]
         return {"sequence": Document(segment, start, _tokens(run, features["tokens"], tokens.roles, weights),
-                                     answer=answer, types=tuple(int(kind) for kind in features["token_types"]),
+                                     answer=answer, types=tuple(int(kind) for kind in kinds),
                                      targets=targets)}
     # The first token is only read; every other one is the target of the position before it.
     ids = np.concatenate([features["tokens"][:1], features["targets"]])
@@ -261,6 +262,9 @@ def _told(run: Experiment, features: Features) -> tuple[np.ndarray | None, str, 
             return None, f"labels: {', '.join(named) or 'none'}", ()
         return None, f"class {int(targets)}: {run.options['labels'][int(targets)]}", ()
     length = len(features["tokens"])
+    if run.form.head == "none":
+        there = int(np.count_nonzero(features["names"]))
+        return None, f"the first of {there} passages is to be nearer to the question than all others of the batch", ()
     if run.form.head == "token":
         labels = run.options["labels"]
         return weights, "", tuple(labels[index] if weight else "" for index, weight in
@@ -312,7 +316,9 @@ def _count_texts(run: Experiment, counts: Counts) -> dict[str, str]:
              + (f", a sample of {counts.total:,}" if counts.examples < counts.total else "")}
     texts["tokens seen"] = f"{counts.seen:,}" + (
         f", and {counts.source_seen:,} of the source" if counts.source_seen else "")
-    if run.form.head == "cls":
+    if run.form.head == "none":
+        texts["graded"] = f"{counts.graded:,} examples: which passage of the batch is nearest to the question"
+    elif run.form.head == "cls":
         texts["graded"] = f"{counts.graded:,} examples: the class, read at the first token"
     elif run.form.head == "span":
         texts["graded"] = (f"{counts.windows:,} windows: where the answer begins and ends, or the first token where "
