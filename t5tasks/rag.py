@@ -96,6 +96,7 @@ def evaluate(parts: System, source: str, judge: Judge | None = None) -> tuple[di
     Raises:
       ValueError: a record without a question, or none that has anything to be scored by.
     """
+    source = source if ":" in source.split("/")[0] else f"file:{source}"
     records = list(sources.read(source, TASK.name))
     for number, record in enumerate(records):
         if not isinstance(record.get("question"), str):

@@ -104,8 +104,9 @@ def squad(record: Record) -> Record:
     """
     text = record["context"]
     passage = {"id": content_id("", text), "title": "", "text": text}
-    return {"question": record["question"], "answers": list(dict.fromkeys(record["answers"]["text"])),
-            "passages": [passage], "passage_ids": [passage["id"]]}
+    return {"title": record["title"], "question": record["question"],
+            "answers": list(dict.fromkeys(record["answers"]["text"])), "passages": [passage],
+            "passage_ids": [passage["id"]]}
 
 
 def content_id(title: str, text: str) -> str:

@@ -301,7 +301,7 @@ ANSWERS = {
     "extractive_qa": (lambda r: r["question"], lambda r: str(r["answers"]["text"])),
     "generative_qa": (lambda r: r["question"], lambda r: r["answers"][1]),
     "reasoning": (lambda r: r["question"].split(". ")[-1], lambda r: r["answer"]),
-    "rag": (lambda r: r["question"], lambda r: str(r["answers"])),
+    "rag": (lambda r: r["question"], lambda r: str(r["answers"][1:])),
     "multimodal": (lambda r: r["question"], lambda r: r["answers"][0]),
     "dialogue": (lambda r: r["turns"][-2]["text"], lambda r: r["turns"][-1]["text"]),
 }

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from t5tasks.data.world.combinations import Visit, visits_of
-from t5tasks.data.world.facts import COLOURS, DAYS, PEOPLE, PLACES, THINGS, Place, Thing
+from t5tasks.data.world.facts import DAYS, PEOPLE, PLACES, THINGS, Place, Thing
 
 Record = dict[str, Any]
-RAG_KINDS = ("thing", "day", "door", "both", "nothing")
+RAG_KINDS = ("thing", "thing", "day", "day", "both", "nothing")
 AT_MOST = 3  # passages of a record
 EMPTY = 0.2  # share of people's places without a shop
 
@@ -21,7 +21,6 @@ class Shop(NamedTuple):
     place: Place
     thing: Thing
     day: str
-    door: str
 
     @property
     def id(self) -> str:
@@ -32,13 +31,13 @@ class Shop(NamedTuple):
         return {
             "id": self.id,
             "title": f"The shop of {self.person} in {self.place.city}",
-            "text": f"It sells {self.thing.plural} and is open on {self.day}. The door is {self.door}.",
+            "text": f"It sells {self.thing.plural} and is open on {self.day}.",
         }
 
 
 def _opened(draw: random.Random, visit: Visit) -> Shop:
     person, place = visit
-    return Shop(person, place, draw.choice(THINGS), draw.choice(DAYS), draw.choice(tuple(COLOURS)))
+    return Shop(person, place, draw.choice(THINGS), draw.choice(DAYS))
 
 
 @cache
@@ -88,25 +87,20 @@ def rag(draw: random.Random, split: str, kind: str, seed: int) -> Record:
 
 
 def _asked(draw: random.Random, kind: str, shop: Shop, beside: list[Shop]) -> tuple[str, list[str], list[Shop]]:
-    """A question on a shop, its answers, and the shops that tell them."""
+    """A question on a shop, its answers, long and short, and the shops that tell them."""
+    if kind == "nothing":
+        return _asked(draw, draw.choice(("thing", "day")), shop, beside)[0], [], []
+    whole, wanted = f"The shop of {shop.person} in {shop.place.city}", shop.thing.plural
     if kind == "both":
         other = beside[0]
+        place, more = f"the shop of {other.person} in {other.place.city}", other.thing.plural
         return (f"What do {_named(draw, shop)} and {_named(draw, other)} sell?",
-                [f"{shop.thing.plural} and {other.thing.plural}"], [shop, other])
-    whose = _named(draw, shop)
-    question, answer = {
-        "thing": (f"What does {whose} sell?", shop.thing.plural),
-        "day": (f"On which day is {whose} open?", shop.day),
-        "door": (f"Which colour is the door of {whose}?", shop.door),
-    }[draw.choice(RAG_KINDS[:3]) if kind == "nothing" else kind]
-    return (question, [], []) if kind == "nothing" else (question, [answer], [shop])
+                [f"{whole} sells {wanted} and {place} sells {more}.", f"{wanted} and {more}"], [shop, other])
+    if kind == "thing":
+        return f"What does {_named(draw, shop)} sell?", [f"{whole} sells {wanted}.", wanted], [shop]
+    return f"On which day is {_named(draw, shop)} open?", [f"{whole} is open on {shop.day}.", shop.day], [shop]
 
 
 def _named(draw: random.Random, shop: Shop) -> str:
     city = shop.place.city
-    return draw.choice((
-        f"the shop of {shop.person} in {city}",
-        f"the {city} shop of {shop.person}",
-        f"the shop that {shop.person} has in {city}",
-        f"the shop in {city} which belongs to {shop.person}",
-    ))  # fmt: skip
+    return draw.choice((f"the shop of {shop.person} in {city}", f"the {city} shop of {shop.person}"))
