@@ -142,9 +142,10 @@ def load(place: str, mesh: Mesh | None = None, changes: Mapping[str, Any] | None
     folder = experiment.installed_folder(place, "the encoder")
     if (folder / "checkpoints").exists():
         run = trained.load(None, folder)
-        model, parameters = run.experiment.model, run.parameters
+        model, parameters, options = run.experiment.model, run.parameters, run.experiment.options
+        told = {name: options[name] for name in ("length", "question_prefix", "passage_prefix") if name in options}
         tokenizer, mesh, settings = run.experiment.tokenizer, run.experiment.mesh, Settings(
-            pooling=model.config.pooling, length=run.experiment.config.batch.length)
+            **{"pooling": model.config.pooling, "length": run.experiment.config.batch.length, **told})
     else:
         loaded = pretrained.load(folder, head="none", mesh=mesh)
         model, parameters, tokenizer = loaded.model, loaded.parameters, tokenizers.load(loaded.tokenizer_folder)

@@ -34,7 +34,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
     trained = load(config, workdir, checkpoint)
     run = trained.experiment
     source = run.config.data.test or run.config.data.validation
-    records = experiment.read_records(source, run.task)
+    records = experiment.read_records(source, run.task, run.options)
     predictor = Predictor(run)
     counts = predictor.evaluate(trained.parameters, records)
     tokens = predictor.token_counts(trained.parameters, records)
@@ -55,9 +55,9 @@ def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """What `evaluate` returns, for a model that makes no mistake; there is no step and no loss."""
     task = tasks.get(config.task.name, config.task)
     options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
-                           lambda: experiment.read_records(config.data.train, task))
+                           lambda: experiment.read_records(config.data.train, task, config.task))
     source = config.data.test or config.data.validation
-    records = experiment.read_records(source, task)
+    records = experiment.read_records(source, task, options)
     form, samples = task.form(config.architecture), config.decode.samples
 
     def predictions() -> Iterator[tuple[Record, Prediction]]:

@@ -114,11 +114,15 @@ class Experiment:
         return self.fitted(record, length)[1]
 
     def fitted(self, record: Record, length: int) -> tuple[Record, Example]:
-        """The record, shortened by the form's own rule until it has at most `length` tokens, and how the form sees it
-        (the end is cut off where that is not enough: `data.features.tokenise`)."""
+        """The record, shortened by the form's own rule until it has at most `length` tokens (its source as many as
+        the config says), and how the form sees it (the end is cut off where that is not enough:
+        `data.features.tokenise`)."""
         example, options = self.form.preprocess(record, self.options), self.options
         while (shorter := self.form.shorten(record, options)) is not None:
-            if len(feature_functions.tokenise(self.shown(example).pieces, self.tokenizer).ids) <= length:
+            sides = [(self.shown(example).pieces, self.tokenizer, length)]
+            if example.source:
+                sides.append((example.source, self.tokenizer.source, self.config.batch.source_length))
+            if all(len(feature_functions.tokenise(pieces, tokenizer).ids) <= most for pieces, tokenizer, most in sides):
                 break
             record, options = shorter
             example = self.form.preprocess(record, options)
@@ -172,7 +176,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
         # Labels found in the training records belong to the trained head. What is off was set so.
         options = {**options, **{name: value for name, value in saved.task.items()
                                  if name in options and not options[name] and options[name] is not False}}
-    training = functools.cache(lambda: read_records(config.data.train, task))
+    training = functools.cache(lambda: read_records(config.data.train, task, options))
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     _check_head(config, form)
@@ -365,6 +369,11 @@ def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelC
     """Learned positions end somewhere; rotary and relative ones do not."""
     if shape.positions not in ("learned", "sinusoidal"):
         return
+    if shape.head == "none":  # several texts in a row, each with positions of its own
+        if config.task.length > shape.max_length:
+            raise ValueError(f"config.task.length is {config.task.length}, the model has {shape.max_length} positions; "
+                             "set it to at most that")
+        return
     for name in ("length", "source_length"):
         read = name == "length" or shape.architecture == "encoder_decoder"
         if read and config.batch[name] > shape.max_length:
@@ -372,9 +381,18 @@ def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelC
                              f"{shape.max_length} positions; set it to at most that")
 
 
-def read_records(spec: str, task: Task, targets: bool = True) -> Any:
-    """A source's records, each with the fields that the task needs."""
+def load_records(spec: str, task: Task, options: Options) -> Any:
+    """A source's records as they are, with the passages of an index where the options name one."""
     records = sources.load(spec, task.name, task.pictures)
+    if not options.get("index"):
+        return records
+    from t5tasks import augmentation  # which loads runs, and these read records
+    return sources.gathered(augmentation.augmented(records, options), spec)
+
+
+def read_records(spec: str, task: Task, options: Options, targets: bool = True) -> Any:
+    """A source's records, each with the fields that the task needs."""
+    records = load_records(spec, task, options)
     for index, record in enumerate(records):
         task.check(record, f"{spec} record {index}", targets)
     return records

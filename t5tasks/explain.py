@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from t5tasks import command, experiment, explanation
-from t5tasks.data import batches, sources
+from t5tasks.data import batches
 from t5tasks.data.features import Features, Tokens
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.experiment import Experiment
@@ -56,7 +56,7 @@ def explain(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | No
     known = workdir if workdir is not None and (workdir / "tokenizer").exists() else None
     run = experiment.build(_for_any_mesh(config), known)
     source = config.data[split] or config.data.validation
-    records = CheckedRecords(sources.load(source, run.task.name, run.task.pictures), run, source)
+    records = CheckedRecords(experiment.load_records(source, run.task, run.options), run, source)
     counts = count_sample(run, records)
     if not counts.graded:
         raise ValueError(_why_ungraded(run, counts, source))
@@ -109,6 +109,7 @@ class Counts:
     graded: int = 0  # tokens with a weight; with a cls head, examples
     dropped: int = 0  # examples (windows) with nothing graded, which training leaves out
     lost: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # role → examples, tokens
+    left_out: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)  # field → examples, items
     target_cut: int = 0  # examples that lost a token which would have been graded
     roles: set[str] = dataclasses.field(default_factory=set)
     longest: int = 0  # tokens before anything is cut
@@ -119,7 +120,11 @@ def count_sample(run: Experiment, records: CheckedRecords, size: int = SAMPLE) -
     counts = Counts(total=len(records))
     indices = experiment.spread(len(records), size)
     counts.examples = len(indices)
-    for features, tokens, source in (each for index in indices for each in run.windows(records[int(index)])):
+    chosen = [records[int(index)] for index in indices]
+    for name, number in (each for record in chosen for each in _left_out(run, record).items()):
+        examples, items = counts.left_out.get(name, (0, 0))
+        counts.left_out[name] = (examples + 1, items + number)
+    for features, tokens, source in (each for record in chosen for each in run.windows(record)):
         graded = int(np.count_nonzero(features["weights"]))
         counts.windows += 1
         counts.seen += len(features["tokens"])
@@ -138,6 +143,13 @@ def count_sample(run: Experiment, records: CheckedRecords, size: int = SAMPLE) -
 def _lost(tokens: Tokens, source: Tokens | None) -> dict[str, int]:
     """Tokens that the length cut off, by role and side."""
     return dict(tokens.lost) | {f"source {role}": lost for role, lost in (source.lost if source else {}).items()}
+
+
+def _left_out(run: Experiment, record: Record) -> dict[str, int]:
+    """Items of the record's lists (turns, passages) that the form leaves out where all would be too long."""
+    fitted = run.fitted(record, run.config.batch.length + 1)[0]
+    return {name: len(value) - len(fitted[name]) for name, value in record.items()
+            if isinstance(value, list) and len(fitted[name]) < len(value)}
 
 
 def _graded_roles(run: Experiment, roles: Iterable[str]) -> list[str]:
@@ -160,7 +172,8 @@ def _why_ungraded(run: Experiment, counts: Counts, source: str) -> str:
 def record_view(run: Experiment, record: Record, title: str) -> View:
     """One record as an unpacked batch holds it."""
     windows = run.windows(record)
-    sequences, notes = [], []
+    sequences: list[explanation.Sequence] = []
+    notes = [f"{number} of {len(record[name])} {name} left out" for name, number in _left_out(run, record).items()]
     for number, (features, tokens, source) in enumerate(windows, 1):
         which = f"window {number} of {len(windows)}" if len(windows) > 1 else ""
         if not np.any(features["weights"]):
@@ -224,10 +237,11 @@ def _documents(run: Experiment, features: Features, origin: tuple[Tokens, Tokens
     """
     tokens, source = origin
     start = starts.get("", 0)
-    if "token_types" in features:
+    if "token_types" in features or "texts" in features:
         weights, answer, targets = _told(run, features)
+        kinds = features["texts" if "texts" in features else "token_types"]
         return {"sequence": Document(segment, start, _tokens(run, features["tokens"], tokens.roles, weights),
-                                     answer=answer, types=tuple(int(kind) for kind in features["token_types"]),
+                                     answer=answer, types=tuple(int(kind) for kind in kinds),
                                      targets=targets)}
     # The first token is only read; every other one is the target of the position before it.
     ids = np.concatenate([features["tokens"][:1], features["targets"]])
@@ -249,6 +263,9 @@ def _told(run: Experiment, features: Features) -> tuple[np.ndarray | None, str, 
             return None, f"labels: {', '.join(named) or 'none'}", ()
         return None, f"class {int(targets)}: {run.options['labels'][int(targets)]}", ()
     length = len(features["tokens"])
+    if run.form.head == "none":
+        there = int(np.count_nonzero(features["names"]))
+        return None, f"the first of {there} passages is to be nearer to the question than all others of the batch", ()
     if run.form.head == "token":
         labels = run.options["labels"]
         return weights, "", tuple(labels[index] if weight else "" for index, weight in
@@ -300,7 +317,9 @@ def _count_texts(run: Experiment, counts: Counts) -> dict[str, str]:
              + (f", a sample of {counts.total:,}" if counts.examples < counts.total else "")}
     texts["tokens seen"] = f"{counts.seen:,}" + (
         f", and {counts.source_seen:,} of the source" if counts.source_seen else "")
-    if run.form.head == "cls":
+    if run.form.head == "none":
+        texts["graded"] = f"{counts.graded:,} examples: which passage of the batch is nearest to the question"
+    elif run.form.head == "cls":
         texts["graded"] = f"{counts.graded:,} examples: the class, read at the first token"
     elif run.form.head == "span":
         texts["graded"] = (f"{counts.windows:,} windows: where the answer begins and ends, or the first token where "
@@ -311,6 +330,8 @@ def _count_texts(run: Experiment, counts: Counts) -> dict[str, str]:
         texts["target truncated"] = f"{counts.target_cut:,} examples" + (f" ({tokens:,} tokens)" if tokens else "")
     texts |= {f"{role} truncated": f"{examples:,} examples ({tokens:,} tokens)"
               for role, (examples, tokens) in sorted(counts.lost.items()) if role not in graded}
+    texts |= {f"{name} left out": f"{items:,} in {examples:,} examples"
+              for name, (examples, items) in sorted(counts.left_out.items())}
     if counts.windows > counts.examples:
         texts["windows"] = f"{counts.windows:,}, as long examples are cut"
     texts["dropped"] = f"{counts.dropped:,} {'windows' if run.form.windowed else 'examples'}: nothing graded"

@@ -29,6 +29,7 @@ from t5tasks.scoring import Scorer
 from t5tasks.tasks.task import (
     GENERATION,
     LABEL_SCORING,
+    SIMILARITY,
     SPANS,
     Answer,
     Options,
@@ -37,6 +38,7 @@ from t5tasks.tasks.task import (
     Task,
     Window,
 )
+from t5tasks.training import contrastive
 from t5tasks.training import step as training_step
 from t5tasks.writing import Streamed, Writer
 
@@ -72,6 +74,8 @@ class Predictor:
         probabilities = method != SPANS  # whose windows are compared by their logits
 
         def values(parameters: Any, inputs: dict[str, jax.Array]) -> jax.Array:
+            if method == SIMILARITY:
+                return contrastive.similarities(experiment.model, parameters, inputs)
             logits = experiment.model.apply(parameters, inputs).astype(jnp.float32)
             if experiment.form.independent:
                 return jax.nn.sigmoid(logits)
@@ -80,8 +84,7 @@ class Predictor:
         self._values = jax.jit(values, out_shardings=sharding.replicated(experiment.mesh))
         self._sums = jax.jit(functools.partial(
             training_step.loss_sums, experiment.model,
-            settings={"label_smoothing": 0.0, "z_loss": 0.0,
-                      "chunk_tokens": experiment.config.loss.chunk_tokens}))
+            settings={**experiment.config.loss, "label_smoothing": 0.0, "z_loss": 0.0}))
 
     @property
     def guesses(self) -> drafting.Tally | None:
@@ -160,7 +163,8 @@ class Predictor:
 
         for answer in self.answers(parameters, remembered(), skip):
             record = seen.pop(0)
-            yield record, self.experiment.task.postprocess(record, answer, self.experiment.options)
+            asked = self._prompts.fitted(record)[0] if self.experiment.form.head == "lm" else record
+            yield record, self.experiment.task.postprocess(asked, answer, self.experiment.options)
 
     def conversation(self, parameters: Any) -> decode.Conversation:
         """An empty dialogue with the model, for `stream`.

@@ -18,6 +18,7 @@ import pathlib
 import urllib.parse
 from collections.abc import Iterator
 
+from t5tasks import augmentation
 from t5tasks.data import text_files
 from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Lines, Record, Task
@@ -91,7 +92,8 @@ def answers(trained: Trained, predictor: Predictor, text: PlainText, skip: int =
                 yield asked.record(line, run.options)
 
     before = sum(1 for line in itertools.islice(text.lines(), skip) if line.strip()) if skip else 0
-    for _, prediction in predictor.predictions(trained.parameters, records(), before):
+    found = augmentation.augmented(records(), run.options) if run.options.get("index") else records()
+    for _, prediction in predictor.predictions(trained.parameters, found, before):
         while empty.popleft():
             yield ""
         yield one_line(str(prediction[asked.answer]))

@@ -24,7 +24,7 @@ from typing import IO, Any
 import jax
 from absl import flags
 
-from t5tasks import command, configuration, experiment, line_by_line
+from t5tasks import augmentation, command, configuration, experiment, line_by_line
 from t5tasks.data import sources
 from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Record
@@ -52,7 +52,10 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
     done = 0 if output == STANDARD_OUTPUT else _resume(output, output, {**identity, "input": source})
 
     def records() -> Iterator[Record]:
-        for index, record in enumerate(sources.read(source, run.task.name, run.task.pictures)):
+        found = sources.read(source, run.task.name, run.task.pictures)
+        if run.options.get("index"):
+            found = augmentation.augmented(found, run.options)
+        for index, record in enumerate(found):
             run.task.check(record, f"{source} record {index}", targets=False)
             yield record
 

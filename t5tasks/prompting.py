@@ -15,7 +15,7 @@ import numpy as np
 from t5tasks import sharding
 from t5tasks.data import batches
 from t5tasks.data import features as feature_functions
-from t5tasks.data.features import Features
+from t5tasks.data.features import Example, Features
 from t5tasks.experiment import Experiment
 from t5tasks.tasks.task import Record
 
@@ -42,11 +42,15 @@ class Prompts:
             return shape
         return dataclasses.replace(shape, length=min(shape.length, config.max_length - self.new_tokens))
 
+    def fitted(self, record: Record) -> tuple[Record, Example]:
+        """The record as it is asked, without what had to be left out, and how the form sees it."""
+        return self.experiment.fitted(self.experiment.form.asked(record), self.shape.length)
+
     def features(self, record: Record) -> Features:
         """What the model is given of a record: tokens int32[T], and source_tokens int32[S] beside an encoder, images
         and prefix where the model sees images (`Experiment.pictures`)."""
         experiment, shape = self.experiment, self.shape
-        example = experiment.example(experiment.form.asked(record), shape.length)
+        example = self.fitted(record)[1]
         if example.source:
             source = feature_functions.tokenise(example.source, experiment.tokenizer.source, shape.source_length)
             experiment.check_ids(source.ids, "source_tokens")

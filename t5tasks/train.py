@@ -43,8 +43,9 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
         _check_identity(_for_good(saved), _for_good(config))
     run = experiment.build(config, workdir)
-    records = run.training_rows(experiment.read_records(config.data.train, run.task))
-    validation = _head(experiment.read_records(config.data.validation, run.task), config.train.validation_records)
+    records = run.training_rows(experiment.read_records(config.data.train, run.task, run.options))
+    validation = _head(experiment.read_records(config.data.validation, run.task, run.options),
+                       config.train.validation_records)
     plan = make_plan(config, run, records)
     optimizer = optimizers.build(config.optimizer, plan.steps)
     with Checkpoints(workdir / "checkpoints", run.task.metric, run.task.higher_is_better) as checkpoints:

@@ -29,7 +29,7 @@ def main(_: list[str]) -> None:
         raise ValueError("vocabulary needs --config=FILE and --output=FOLDER")
     config = given.config
     task = tasks.get(config.task.name, config.task)
-    records = experiment.read_records(config.data.train, task)
+    records = experiment.read_records(config.data.train, task, config.task)
     options = task.resolve({name: value for name, value in config.task.items() if name != "name"},
                            lambda: records)
     texts = experiment.texts(task.form(config.architecture), options, records)

@@ -51,8 +51,8 @@ def compare(arguments):
 
     config = configuration.read(str(CONFIGS / f"{arguments.config}.py"))
     run = experiment.build(config, None)
-    train = experiment.read_records(config.data.train, run.task)
-    test = list(experiment.read_records(config.data.test or config.data.validation, run.task))
+    train = experiment.read_records(config.data.train, run.task, run.options)
+    test = list(experiment.read_records(config.data.test or config.data.validation, run.task, run.options))
     windows = [run.windows(record) for record in test]
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)

@@ -142,7 +142,7 @@ def recall(arguments):
     texts = corpus()
     places = {text: str(place) for place, text in enumerate(texts)}
     asked = {name: questions_of(name)[:arguments.limit] for name in arguments.questions.split(",")}
-    opened = index.open_index(arguments.index, ENCODER, create=True)
+    opened = index.open_index(arguments.index, arguments.encoder, create=True)
     put(opened, texts)
     theirs = peer(arguments.peer, texts, {name: [question for question, _ in pairs] for name, pairs in asked.items()}
                   ) if arguments.peer else {}
@@ -244,6 +244,7 @@ def main():
     parser.add_argument("--index", help="folder for the index, kept")
     parser.add_argument("--peer", help="a Python that has bm25s")
     parser.add_argument("--questions", default="xquad,squadshifts", help="data sets whose questions are asked")
+    parser.add_argument("--encoder", default=ENCODER, help="its place, or the workdir of a run of dense_retriever")
     parser.add_argument("--limit", type=int, help="the first questions of each only")
     parser.add_argument("--speed", action="store_true", help="20,000 passages instead")
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ A source's line names one with `convert=NAME`; it acts on every record before an
 Where the data sets come from is told in third_party/README.md.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,23 @@ def fetaqa(record: Record) -> Record:
     return {"question": record["question"], "context": "\n".join(lines), "answers": [record["answer"]]}
 
 
+def squad(record: Record) -> Record:
+    """SQuAD's questions (format=squad) for retrieval: the paragraph as the passage to find, known by its content.
+
+    An index of `file:FILE?format=squad&columns=context&rename=context:text` knows it by the same id.
+    """
+    text = record["context"]
+    passage = {"id": content_id("", text), "title": "", "text": text}
+    return {"title": record["title"], "question": record["question"],
+            "answers": list(dict.fromkeys(record["answers"]["text"])), "passages": [passage],
+            "passage_ids": [passage["id"]]}
+
+
+def content_id(title: str, text: str) -> str:
+    """What a document without an id of its own is known by: sixteen hexadecimal digits of title and text."""
+    return hashlib.blake2b(f"{title}\n{text}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
 def easy_vqa(record: Record) -> Record:
     """easy-VQA (github.com/vzhou842/easy-VQA): lists [question, answer, image], with the images in images.zip.
 
@@ -115,7 +133,7 @@ def instruction(record: Record) -> Record:
 
 CONVERSIONS: dict[str, Callable[[Record], Record]] = {
     made.__name__: made for made in (dialogsum, easy_vqa, fetaqa, gsm8k, instruction, pubmedqa, schema_guided, scitldr,
-                                     svamp, taskmaster, topical_chat)}
+                                     squad, svamp, taskmaster, topical_chat)}
 
 
 def convert(name: str, record: Record, place: str) -> Record:

@@ -9,7 +9,6 @@
 What has no id of its own goes by its content, so that the same text twice is one document.
 """
 
-import hashlib
 import pathlib
 import re
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator
 import lxml.etree
 import lxml.html
 
-from t5tasks.data import edits, formats, sources
+from t5tasks.data import conversions, edits, formats, sources
 from t5tasks.data.formats import Located, Record
 
 LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -126,9 +125,7 @@ def _record(place: str, record: Record) -> Located:
     if not isinstance(text, str) or not isinstance(title, str):
         raise ValueError(f"{place}: expected a document with a \"text\" and perhaps a \"title\", both strings; it has "
                          f"{', '.join(f'{name} ({type(value).__name__})' for name, value in record.items())}")
-    if id is None:
-        id = hashlib.blake2b(f"{title}\n{text}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-    return place, {"id": str(id), "title": title, "text": text}
+    return place, {"id": conversions.content_id(title, text) if id is None else str(id), "title": title, "text": text}
 
 
 def _plain(content: bytes, suffix: str, name: str) -> tuple[str, str]:

@@ -60,6 +60,16 @@ class Span:
 
 
 @dataclasses.dataclass(frozen=True)
+class Several:
+    """Texts side by side in one sequence: a question, then G passages, each with positions of its own."""
+
+    texts: tuple[int, ...]  # of each piece, the number of its text, from 1
+    names: tuple[int, ...]  # of each passage, the same for the same passage and above 0; 0 where there is none
+    right: bool  # whether the first passage is the right one, which others are compared with
+    length: int  # tokens of a text at most; the end of a piece that may be trimmed is
+
+
+@dataclasses.dataclass(frozen=True)
 class Example:
     """A record as a task's form sees it."""
 
@@ -70,6 +80,7 @@ class Example:
     classes: tuple[int, ...] | None = None  # of a token head: the class of each piece's graded tokens
     span: Span | None = None  # of a span head; Span(0), the first piece, is no answer
     overlap: int = 0  # tokens that neighbouring windows share; 0 for a third of the length
+    several: "Several | None" = None  # where the pieces are several texts, each of them read by itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +327,7 @@ def features(
 
 
 def _reads_one_sequence(example: Example) -> bool:
-    told = example.label, example.labels, example.classes, example.span
+    told = example.label, example.labels, example.classes, example.span, example.several
     return any(each is not None for each in told)
 
 
@@ -334,10 +345,14 @@ def windows(
         span head   targets int32[2], weights f32[2]: the span's first and last token, and the first
                     token of all where the window does not hold it whole (arxiv.org/abs/1901.08634,
                     section 2)
+        several     texts int32[T], the number of the text that a token is of, positions int32[T] in it,
+                    names int32[G], targets int32[], 0, and weights f32[]: 1 where the first is right
     """
     if not _reads_one_sequence(example):
         return [features(example, tokenizer, loss_mask, length, source_length, start)]
     whole = _encoded(example.pieces, tokenizer)
+    if example.several is not None:
+        return [_several(whole, example.pieces, example.several, length)]
     types = np.asarray([piece.token_type for piece in example.pieces], np.int32)
     windowed = np.asarray([piece.window for piece in example.pieces], bool)[whole.pieces]
     found: list[tuple[Features, Tokens, Tokens | None]] = []
@@ -355,6 +370,23 @@ def windows(
             arrays |= {"targets": classes[tokens.pieces], "weights": loss_mask(tokens.roles)}
         found.append((arrays, tokens, None))
     return found
+
+
+def _several(whole: Tokens, pieces: Sequence[Piece], several: Several, length: int) -> tuple[Features, Tokens, None]:
+    """The features of several texts, each cut to its own length and then the longest to that of all."""
+    numbers = np.asarray(several.texts, np.int32)[whole.pieces]
+    keep = np.zeros(len(whole.ids), bool)
+    for number in range(1, numbers.max() + 1):
+        own = np.flatnonzero(numbers == number)
+        keep[own[_kept(whole.pieces[own], pieces, several.length)]] = True
+    left = np.flatnonzero(keep)
+    keep[left[~_kept(whole.pieces[left], pieces, length)]] = False
+    tokens, texts = _part(whole, keep), numbers[keep]
+    begins = np.concatenate([[True], np.diff(texts) != 0])
+    places = np.arange(len(texts))
+    return {"tokens": tokens.ids, "texts": texts, "names": np.asarray(several.names, np.int32),
+            "positions": (places - np.maximum.accumulate(np.where(begins, places, 0))).astype(np.int32),
+            "targets": np.int32(0), "weights": np.float32(several.right)}, tokens, None
 
 
 def _place(whole: Tokens, keep: np.ndarray, span: Span) -> np.ndarray:

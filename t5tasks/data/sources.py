@@ -2,6 +2,7 @@
 """A line that says where records are comes in; records come out, indexed or streamed.
 
     builtin:train?size=4000&seed=0
+    builtin:passages?seed=0               the documents that the questions of `rag` in builtin:test are about
     file:data/train.tsv?columns=text,label&values=label:0=negative|1=positive
     file:data/train.en.gz,data/train.de.gz?format=parallel&columns=source,target
     hub:NAME_OR_FOLDER?config=NAME&split=train
@@ -29,7 +30,7 @@ import dataclasses
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -76,6 +77,11 @@ def load(spec: str, task: str = "", pictures: Sequence[str] = ()) -> datasets.Da
     if edits.skip >= stop:
         raise ValueError(f"no records in {spec}: it has {len(dataset)}")
     return dataset.select(range(edits.skip, stop))
+
+
+def gathered(records: Iterable[Record], spec: str) -> datasets.Dataset:
+    """Records made of a source's, as `load` returns them; ValueError where a column's values are not of one type."""
+    return _in_memory(formats.table(((f"record {number}", record) for number, record in enumerate(records, 1)), spec))
 
 
 def read(spec: str, task: str = "", pictures: Sequence[str] = ()) -> Iterator[Record]:
@@ -135,6 +141,8 @@ def _with_pictures(paths: Sequence[pathlib.Path], read: Callable[[pathlib.Path],
 
 
 def _made(spec: Spec, task: str) -> list[Record]:
+    if not task and spec.place == "passages":
+        return world.passages(spec.number("seed", 0) or 0)
     if not task:
         raise ValueError(f"{spec.line} makes records of a task: say which")
     return world.records(task, spec.place, spec.number("size", 1), spec.number("seed", 0) or 0)

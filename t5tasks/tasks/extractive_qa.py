@@ -95,6 +95,21 @@ def _found(window: Window, context: str, options: Options) -> list[tuple[float, 
     return found
 
 
+def _speaks_for_none(windows: Sequence[Window]) -> Window:
+    return min(windows, key=lambda window: window.values[:, 0].sum())
+
+
+def candidates(record: Record, windows: Sequence[Window], options: Options
+               ) -> tuple[float, dict[tuple[int, int], float]]:
+    """The sum of logits for no answer; and those of the best different spans, in characters of the context, the best
+    span first."""
+    spans: dict[tuple[int, int], float] = {}
+    for score, start, end in sorted((each for window in windows for each in _found(window, record["context"], options)),
+                                    key=lambda each: -each[0]):
+        spans.setdefault((start, end), score)
+    return float(_speaks_for_none(windows).values[:, 0].sum()), spans
+
+
 def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
     """{"answer", "start", "end", "score", "n_best"} and, in version 2, "no_answer".
 
@@ -105,19 +120,15 @@ def postprocess(record: Record, answer: Answer, options: Options) -> Prediction:
     """
     assert isinstance(answer, list)
     context = record["context"]
-    none = min(answer, key=lambda window: window.values[:, 0].sum())
+    none = _speaks_for_none(answer)
     logits = np.concatenate([none.values[:, :1], *(window.values[:, 1:] for window in answer)], axis=1)
     total = float(np.logaddexp.reduce(logits, axis=1).sum())
-    spans: dict[tuple[int, int], float] = {}
-    for score, start, end in sorted((each for window in answer for each in _found(window, context, options)),
-                                    key=lambda each: -each[0]):
-        spans.setdefault((start, end), score)
+    nothing, spans = candidates(record, answer, options)
     n_best = [_given(context[start:end], start, end, score - total)
               for (start, end), score in list(spans.items())[:options["n_best"]]]
     best = n_best[0] if n_best else _given("", None, None, -np.inf)
     if options["version"] == 1:
         return {**best, "n_best": n_best}
-    nothing = float(none.values[:, 0].sum())
     difference = nothing - max(spans.values()) if spans else span_metrics.ALWAYS
     if difference > options["threshold"]:
         best = _given("", None, None, nothing - total)

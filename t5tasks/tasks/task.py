@@ -26,10 +26,11 @@ class Window:
 
 
 # What a model says to one example: a text, several where config.decode.samples asks for them, probabilities
-# f64[C] over the task's labels, or what it says of each window.
+# f64[C] over the task's labels, likenesses f64[G] to each of G passages, or what it says of each window.
 Answer = str | tuple[str, ...] | np.ndarray | list[Window]
 
 CLASSES, LABEL_SCORING, GENERATION, SPANS, TAGS = "classes", "label scoring", "generation", "spans", "tags"
+SIMILARITY = "similarity"
 # The token that stands in a sequence where a model sees a part of an image.
 IMAGE = "<image>"
 SHOT = "shot"  # the role of an example before what is asked, which is another record's text
@@ -41,7 +42,7 @@ class Form:
 
     architecture: str  # encoder, decoder or encoder_decoder
     head: str  # a head of models.config.HEADS
-    answers_by: str  # CLASSES, LABEL_SCORING, GENERATION, SPANS or TAGS
+    answers_by: str  # CLASSES, LABEL_SCORING, GENERATION, SPANS, TAGS or SIMILARITY
     preprocess: Callable[[Record, Options], Example]  # without the target fields: the prompt
     loss_mask: LossMask  # roles of T tokens → f32[T]
     label_texts: Callable[[Options], Sequence[str]] | None = None  # LABEL_SCORING's continuations

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from t5tasks.models.model import Model
-from t5tasks.training import losses
+from t5tasks.training import contrastive, losses
 from t5tasks.training.partition import ALL, Partition
 from t5tasks.training.state import TrainState
 
@@ -20,14 +20,17 @@ LABELS = ("targets", "weights")
 
 
 def loss_sums(model: Model, parameters: Any, batch: Batch, settings: Mapping[str, Any],
-              dropout_key: jax.Array | None = None) -> Sums:
+              dropout_key: jax.Array | None = None, micro_batches: int = 1) -> Sums:
     """The weighted sums of `losses.cross_entropy` over one batch.
 
     Args:
       batch: the model's inputs, and targets int32, weights f32 in the shape its head needs.
-      settings: label_smoothing, z_loss, chunk_tokens.
+      settings: label_smoothing, z_loss, chunk_tokens, temperature.
       dropout_key: without one there is no dropout.
+      micro_batches: parts of the batch, for a loss that must see the whole of it (head none).
     """
+    if model.config.head == "none":
+        return contrastive.loss_sums(model, parameters, batch, settings, dropout_key, micro_batches)
     inputs = {name: array for name, array in batch.items() if name not in LABELS}
     keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     hidden = model.hidden(parameters, inputs, keys[0])
@@ -48,7 +51,8 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, setti
     """The pure step function; jit it with the state donated.
 
     Gradients of micro-batches are summed, then divided once by the summed weight, so that
-    splitting a batch changes neither the loss nor the step. What the partition keeps has none.
+    splitting a batch changes neither the loss nor the step. What the partition keeps has none. A loss that compares
+    the rows of a batch (head none) is split within (`contrastive`), to the same end.
 
     Returns:
       A function (state, batch[B, ...]) → (state, sums), sums as `loss_sums` with `gradient_norm`
@@ -60,11 +64,11 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, setti
 
         def summed(trained: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Sums]:
             sums = loss_sums(model, partition.join(trained, state.kept), part, settings,
-                             part_key if model.config.dropout else None)
+                             part_key if model.config.dropout else None, micro_batches)
             return sums["loss"], sums
 
         gradient_of = jax.grad(summed, has_aux=True)
-        if micro_batches == 1:
+        if micro_batches == 1 or model.config.head == "none":
             gradients, sums = gradient_of(state.parameters, batch, key)
         else:
             gradients, sums = _accumulate(gradient_of, state.parameters, batch, key, micro_batches)

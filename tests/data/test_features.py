@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t5tasks.data import tokenizer as tokenizers
-from t5tasks.data.features import Example, Piece, features, graded, prompt, special, start_id, tokenise
+from t5tasks.data.features import Example, Piece, Several, features, graded, prompt, special, start_id, tokenise
 from t5tasks.data.tokenizer import Encoding, Tokenizer
 
 TARGETS = graded("target")
@@ -190,3 +190,19 @@ def test_a_prompt_ends_before_the_graded_end():
     assert prompt(pieces, TARGETS) == pieces[:3]
     assert prompt(pieces[:3], TARGETS) == pieces[:3]
     assert prompt(pieces[1:2], TARGETS) == ()
+
+
+def test_several_texts_stand_side_by_side_each_with_its_own_positions_and_length():
+    def text(words):
+        return special("cls", "text"), Piece(words, "text", trim=True), special("sep", "text")
+
+    example = Example((*text("ab"), *text("abcdefgh"), *text("c")), several=Several(
+        (1, 1, 1, 2, 2, 2, 3, 3, 3), (7, 9, 0), True, length=6))
+    arrays, tokens, _ = features(example, Letters(), graded(), 20)
+    assert arrays["tokens"].tolist() == [3, 10, 11, 4, 3, 10, 11, 12, 13, 4, 3, 12, 4]
+    assert arrays["texts"].tolist() == [1] * 4 + [2] * 6 + [3] * 3
+    assert arrays["positions"].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert arrays["names"].tolist() == [7, 9, 0] and (arrays["targets"], arrays["weights"]) == (0, 1)
+    assert tokens.lost == {"text": 4}
+    shorter, tokens, _ = features(example, Letters(), graded(), 11)
+    assert shorter["tokens"].tolist() == [3, 10, 11, 4, 3, 10, 11, 4, 3, 12, 4] and tokens.lost == {"text": 6}

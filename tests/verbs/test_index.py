@@ -8,11 +8,11 @@ import json
 import pytest
 
 from t5tasks import index, trained
-from t5tasks.data.world import questions
+from t5tasks.data import world
 from t5tasks.reranking import pair_scores
 from t5tasks.retrieval.fusion import Reranked
 
-SHOPS = questions.passages(0)[:40]
+SHOPS = world.passages(0)[:40]
 QUERY = "--query=Who keeps the keys of the shop of Anna in Lima?"
 
 

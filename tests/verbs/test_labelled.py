@@ -14,7 +14,7 @@ from t5tasks.tasks.task import SHOT
 def _built(config_file, folder, architecture, more):
     config = configuration.read(str(config_file(folder, "classification", architecture, more)))
     run = experiment.build(config, None)
-    return run, list(experiment.read_records(config.data.train, run.task))
+    return run, list(experiment.read_records(config.data.train, run.task, run.options))
 
 
 def test_what_does_not_fit_costs_the_first_examples_and_not_the_text(config_file, tmp_path):

@@ -2,7 +2,7 @@
 """The built-in world: a task, a split, a size and a seed in, records with known right answers out.
 
 A small closed world of people, places, things, times, prices, sums and shapes, from which records
-of all thirteen tasks are made without files or network. Validation and test are made of
+of all tasks are made without files or network. Validation and test are made of
 combinations of words that never occur in train, while every word does (see `combinations.py`).
 """
 
@@ -27,14 +27,11 @@ from t5tasks.data.world.pictures import PICTURE_KINDS, multimodal
 from t5tasks.data.world.problems import OPERATIONS, REASONING_KINDS, code, reasoning
 from t5tasks.data.world.questions import (
     FREE_KINDS,
-    RAG_KINDS,
     SPAN_KINDS,
     extractive_qa,
     generative_qa,
-    passages,
-    rag,
-    shops,
 )
+from t5tasks.data.world.shops import RAG_KINDS, passages, rag
 from t5tasks.data.world.stories import (
     CONTINUATIONS,
     DEEDS,
@@ -72,13 +69,14 @@ def _recipes(seed: int) -> dict[str, Recipe]:
         "translation": Recipe(tuple(ENDINGS), translation),
         "code": Recipe(tuple(OPERATIONS), code),
         "reasoning": Recipe(REASONING_KINDS, reasoning),
-        "rag": Recipe(RAG_KINDS, partial(rag, store=shops(seed))),
+        "rag": Recipe(RAG_KINDS, partial(rag, seed=seed)),
+        "dense_retriever": Recipe(("thing", "day"), partial(rag, seed=seed)),
         "multimodal": Recipe(PICTURE_KINDS, multimodal),
     }
 
 
 def tasks() -> tuple[str, ...]:
-    """List the thirteen tasks, in the order of the guide's chapters."""
+    """List the tasks, in the order of the guide's chapters."""
     return tuple(_recipes(seed=0))
 
 
@@ -112,7 +110,8 @@ def records(task: str, split: str, size: int | None = None, seed: int = 0) -> li
 
     Returns:
       Records with the fields that the task reads, e.g. {"source", "target"} for translation.
-      Questions of "rag" are about `passages(seed)`.
+      Questions of "rag" are about the passages that they come with; outside of train these are some of
+      `passages(seed)`.
 
     Raises:
       ValueError: unknown task or split, a negative size, or more records than the world has.

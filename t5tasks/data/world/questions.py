@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions on texts: a random stream, a split and a kind in, a QA or RAG record out."""
+"""Questions on texts: a random stream, a split and a kind in, a QA record out."""
 
 import random
 from collections.abc import Mapping
@@ -9,17 +9,13 @@ from t5tasks.data.world.combinations import (
     Visit,
     draw_amount,
     draw_other,
-    draw_visit,
     draw_visits,
 )
 from t5tasks.data.world.facts import (
-    COLOURS,
     COUNTS,
     DAYS,
     PEOPLE,
-    PLACES,
     THINGS,
-    Place,
     Thing,
 )
 
@@ -161,83 +157,3 @@ def generative_qa(draw: random.Random, split: str, kind: str) -> Record:
         ),
     }[kind]
     return {"context": context, "question": question, "answers": [long, short]}
-
-
-RAG_KINDS = ("thing", "day", "keeper", "door", "landmark")
-LANDMARKS = ("park", "bridge", "river", "station", "church", "school", "harbour", "market")
-
-
-class Shop(NamedTuple):
-    """What one passage tells of the shop of one person in one city."""
-
-    person: str
-    place: Place
-    thing: Thing
-    day: str
-    keeper: str
-    door: str
-    landmark: str
-
-
-def shops(seed: int) -> dict[Visit, Shop]:
-    """Open a shop for every person in every city: 320 shops, their details drawn from the seed."""
-    draw = random.Random(f"shops/{seed}")
-    return {
-        (person, place): Shop(
-            person,
-            place,
-            draw.choice(THINGS),
-            draw.choice(DAYS),
-            draw_other(draw, PEOPLE, person),
-            draw.choice(tuple(COLOURS)),
-            draw.choice(LANDMARKS),
-        )
-        for person in PEOPLE
-        for place in PLACES
-    }
-
-
-def passages(seed: int = 0) -> list[Record]:
-    """Write the passages that the questions of `records("rag", ..., seed)` are about.
-
-    Returns one {"id", "title", "text"} for every (person, city), those of all three splits: every
-    passage is a distractor for the others, the nearest ones sharing its person or its city.
-    """
-    return [
-        {
-            "id": _passage_id(visit),
-            "title": f"The shop of {shop.person} in {shop.place.city}",
-            "text": (
-                f"{shop.person} has a shop in {shop.place.city}, next to the {shop.landmark}. "
-                f"The shop sells {shop.thing.plural} and it is open on {shop.day}. "
-                f"The door is {shop.door}, and {shop.keeper} keeps the keys."
-            ),
-        }
-        for visit, shop in shops(seed).items()
-    ]
-
-
-def _passage_id(visit: Visit) -> str:
-    return f"{visit[0]}-{visit[1].city}".lower()
-
-
-def rag(draw: random.Random, split: str, kind: str, store: Mapping[Visit, Shop]) -> Record:
-    """Make a question on one shop (kind: RAG_KINDS); "passage_ids" names the passage to find."""
-    visit = draw_visit(draw, split)
-    shop = store[visit]
-    whose = draw.choice(
-        (
-            f"the shop of {shop.person} in {shop.place.city}",
-            f"the {shop.place.city} shop of {shop.person}",
-            f"the shop that {shop.person} has in {shop.place.city}",
-            f"the shop in {shop.place.city} which belongs to {shop.person}",
-        )
-    )
-    question, answer = {
-        "thing": (f"What does {whose} sell?", shop.thing.plural),
-        "day": (f"On which day is {whose} open?", shop.day),
-        "keeper": (f"Who keeps the keys of {whose}?", shop.keeper),
-        "door": (f"Which colour is the door of {whose}?", shop.door),
-        "landmark": (f"What is {whose} next to?", f"the {shop.landmark}"),
-    }[kind]
-    return {"question": question, "answers": [answer], "passage_ids": [_passage_id(visit)]}
