@@ -121,6 +121,10 @@ def test_training_reads_the_passages_that_are_found_for_its_questions(writer, fi
     assert all(f"[{number}] {passage.title}: {passage.text}" in text for number, passage in enumerate(found, 1))
 
 
+def tells(text: str, record: dict) -> bool:
+    return any(answer in text for answer in record["answers"])
+
+
 def test_hard_negatives_are_neither_the_right_document_nor_hold_the_answer(shops):
     options = {**tasks.get("dense_retriever").options, "index": str(shops), "passages": 6}
     records = list(sources.read("builtin:test?size=12", "dense_retriever"))
@@ -129,9 +133,9 @@ def test_hard_negatives_are_neither_the_right_document_nor_hold_the_answer(shops
     for record, made, found in zip(own, augmentation.augmented(own, options), plain, strict=True):
         right, *wrong = made["passages"]
         assert right == STORE[record["passage_ids"][0]] and len(wrong) == 5
-        assert all(passage["id"] != right["id"] and record["answers"][0] not in passage["text"] for passage in wrong)
+        assert all(passage["id"] != right["id"] and not tells(passage["text"], record) for passage in wrong)
         order = [passage.document for passage in found if passage.document != right["id"]
-                 and record["answers"][0] not in passage.text]
+                 and not tells(passage.text, record)]
         assert [passage["id"] for passage in wrong] == order[:5]
     with pytest.raises(ValueError, match="record 1 has no question to search for"):
         list(augmentation.augmented([own[0], {"text": "x"}], options))
