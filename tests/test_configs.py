@@ -130,7 +130,11 @@ def test_a_built_in_config_takes_a_step(name: str, architecture: str, quick_jit:
     assert sums["finite"] and later["finite"] and sums["weight"] > 0
     guess = {"lm": run.model.config.vocabulary, "span": batch["tokens"].shape[1]}.get(
         run.form.head, run.model.config.classes)
-    assert float(sums["nll"] / sums["weight"]) == pytest.approx(np.log(guess), rel=0.3)
+    nll = float(sums["nll"] / sums["weight"])
+    if run.form.head == "none":  # texts are not alike before training: a guess among all passages is the least it is
+        assert nll > np.log(run.shape.size)
+    else:
+        assert nll == pytest.approx(np.log(guess), rel=0.3)
     # The warm-up starts at a rate of 0: the second step is the first that moves.
     assert int(second.step) == 2
     assert any(not np.array_equal(*pair) for pair in zip(

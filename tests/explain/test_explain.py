@@ -8,7 +8,7 @@ import html
 import pathlib
 
 import pytest
-from explain_cases import RECORDS, config_of, plain_text, written
+from explain_cases import RECORDS, all_tokens, config_of, plain_text, written
 
 from t5tasks import experiment, explain, explanation
 from t5tasks.data import sources, tokenizer
@@ -230,3 +230,23 @@ def test_later_rows_are_the_later_ones(sentence_pieces: str) -> None:
     ten = explain.explain(config, count=10).views
     assert explain.explain(config, first=7, count=2).views == ten[7:9]
     assert len({view.sequences for view in ten}) == 10
+
+
+def test_passages_that_do_not_fit_are_left_out_whole_and_told(sentence_pieces: str, tmp_path: pathlib.Path) -> None:
+    passages = [{"id": str(number), "text": f"Passage {number} is in Oslo."} for number in range(1, 5)]
+    record = {"question": "Where?", "passages": passages, "answers": ["Oslo"], "passage_ids": ["1"]}
+    config = config_of("rag", "decoder", sentence_pieces, length=1000)
+    config.data.train = written([record, {**record, "passages": passages[:1]}], tmp_path)
+    whole = explain.explain(config)
+    [sequence] = whole.views[0].sequences
+    assert not whole.views[0].notes and {"passage", "number", "question", "target"} <= {
+        token.role for token in sequence.documents[0].tokens}
+    config.batch.length = len(sequence.documents[0].tokens) - 4
+    found = explain.explain(config)
+    assert found.views[0].notes == ("1 of 4 passages left out",)
+    assert found.counts["passages left out"] == "1 in 1 examples"
+    text = plain_text(found)
+    assert "1 of 4 passages left out" in text and not any("truncated" in name and "target" not in name
+                                                          for name in found.counts)
+    kept = [token for token in all_tokens(found) if token.role == "number"]
+    assert len(kept) == 3 / 4 * len([token for token in all_tokens(whole) if token.role == "number"])

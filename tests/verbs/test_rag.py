@@ -96,6 +96,10 @@ def test_a_run_answers_and_is_scored(verb, writer, shops, runs, tmp_path):
     predictions = [json.loads(each) for each in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(predictions) == 16 and all(len(each["passages"]) == 2 for each in predictions)
     assert all(STORE[passage["id"]]["text"] == passage["text"] for each in predictions for passage in each["passages"])
+    assert verb(rag, *line[:2], "--input=builtin:test?size=4", "--passages=20",
+                f"--predictions={tmp_path / 'many.jsonl'}").status == 0
+    for each in map(json.loads, (tmp_path / "many.jsonl").read_text().splitlines()):
+        assert each["left_out"] > 0 and len(each["passages"]) + each["left_out"] == 20
 
 
 def test_each_line_of_plain_text_is_a_question_for_the_index(verb, writer, tmp_path):
