@@ -17,10 +17,10 @@ def get_config():
     sizes = {"width": 96, "heads": 4, "kv_heads": 4, "head_size": 24, "feed_forward": 256}
     config.model.update(sizes)
     config.model.vision.tower.update(sizes)
-    # 64 tokens an image. With patches of 16 pixels, which hold whole shapes, 4,000 images are learnt by heart.
-    config.model.vision.tower.patches.update(image_size=64, patch_size=8)
-    config.batch.update(size=64, length=80, evaluation_size=256)
-    config.train.update(epochs=4, validation_records=512)
+    # 36 tokens an image. Larger patches, which hold half a shape each, are learnt by heart.
+    config.model.vision.tower.patches.update(image_size=48, patch_size=8)
+    config.batch.update(size=64, length=52, evaluation_size=256)
+    config.train.update(epochs=3, validation_records=512)
     config.optimizer.update(name="muon", learning_rate=2e-3, weight_decay=0.1)
     config.decode.max_new_tokens = 4
     return config

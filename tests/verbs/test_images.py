@@ -152,7 +152,7 @@ def test_what_cannot_be_seen_is_said(run, parameters):
         experiment.build(packed, None)
 
 
-def test_from_records_to_predictions_of_files(tmp_path):
+def test_from_records_to_predictions_of_files(tmp_path, quick_to_compile):
     """Trained, read again from its workdir alone, and asked about files beside the questions; explained."""
     made = config()
     figures = train.train(made, tmp_path / "run")
@@ -172,7 +172,7 @@ def test_from_records_to_predictions_of_files(tmp_path):
     made = explain.explain(None, tmp_path / "run")
     page = explanation.page(made)
     assert f"◆&lt;image&gt;×{TOKENS}</span>" in page and "image, weight 0" in page
-    assert page.count("◆&lt;image&gt;</span>") == 2 * TOKENS  # of the table: each is seen, and is the target before it
+    assert page.count("◆&lt;image&gt;</span>") == 2 * TOKENS  # in the table, each read and each a target
     assert [note for view in made.views for note in view.notes] == [
         f"image of {len(RECORDS[0]['image'])} bytes: positions 1 to {TOKENS}, 8 x 8 pixels"]
 
