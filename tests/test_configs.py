@@ -123,7 +123,8 @@ def test_a_built_in_config_takes_a_step(name: str, architecture: str, quick_jit:
     state = states.initialise(run.model, optimizer, run.mesh, config.seed)
     records = sources.load(config.data.train, name)
     rows = [run.training_features(records[index]) for index in range(run.shape.size)]
-    batch = sharding.global_batch(batches.padded(rows, run.shape), run.mesh)
+    padded = {name: array[:] for name, array in batches.padded(rows, run.shape).items()}  # images are read then
+    batch = sharding.global_batch(padded, run.mesh)
     step = quick_jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches))
     first, sums = step(state, batch)
     second, later = step(first, batch)
