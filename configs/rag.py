@@ -8,9 +8,9 @@ def get_config():
     config.data.train = "builtin:train?size=14000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
-    config.batch.update(size=16, length=96, source_length=96)
+    config.batch.update(size=16, length=128, source_length=128)
     config.train.epochs = 1
-    config.decode.max_new_tokens = 28
+    config.decode.max_new_tokens = 32
     config.task.instruction = ""  # brief, as it reads nothing else
     config.optimizer.update(name="muon", learning_rate=2e-3)
     return config

@@ -311,15 +311,15 @@ def test_word_problems_are_worked_out_from_their_questions():
 def test_each_question_of_rag_is_answered_by_its_passages_alone(seed):
     store = {passage["id"]: passage for passage in world.passages(seed)}
     assert 0.7 * len(facts.PEOPLE) * len(facts.PLACES) < len(store) < 0.9 * len(facts.PEOPLE) * len(facts.PLACES)
-    assert len({passage["title"] for passage in store.values()}) == len(store)
+    assert len({passage["text"] for passage in store.values()}) == len(store)
     unanswered = 0
     for split in SPLITS:
         for record in world.records("rag", split, 200, seed):
             shown = {passage["id"]: passage for passage in record["passages"]}
-            assert 2 <= len(shown) == len(record["passages"]) <= 3 and {*record["passage_ids"]} <= {*shown}
+            assert 1 <= len(shown) == len(record["passages"]) <= 3 and {*record["passage_ids"]} <= {*shown}
             assert split == "train" or all(store[id] == passage for id, passage in shown.items())
             named = {w for w in re.findall(r"\w+", record["question"]) if w in facts.PEOPLE or w in COUNTRIES}
-            telling = [passage for passage in shown.values() if {*passage["title"].split()[3::2]} <= named]
+            telling = [passage for passage in shown.values() if {*passage["text"].split()[3:6:2]} <= named]
             texts = " ".join(shown[id]["text"] for id in record["passage_ids"])
             if record["answers"]:
                 assert {*record["passage_ids"]} <= {passage["id"] for passage in telling}

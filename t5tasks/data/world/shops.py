@@ -28,11 +28,15 @@ class Shop(NamedTuple):
 
     @property
     def passage(self) -> Record:
-        return {
-            "id": self.id,
-            "title": f"The shop of {self.person} in {self.place.city}",
-            "text": f"It sells {self.thing.plural} and is open on {self.day}.",
-        }
+        return {"id": self.id, "text": f"{self.sells} {self.opens}"}
+
+    @property
+    def sells(self) -> str:
+        return f"The shop of {self.person} in {self.place.city} sells {self.thing.plural}."
+
+    @property
+    def opens(self) -> str:
+        return f"The shop of {self.person} in {self.place.city} is open on {self.day}."
 
 
 def _opened(draw: random.Random, visit: Visit) -> Shop:
@@ -51,7 +55,7 @@ def shops(seed: int) -> dict[Visit, Shop]:
 def passages(seed: int = 0) -> list[Record]:
     """Write the passages that the questions of `records("rag", ..., seed)` outside of train are about.
 
-    Returns one {"id", "title", "text"} for every shop of all three splits: each is a distractor for the
+    Returns one {"id", "text"} for every shop of all three splits: each is a distractor for the
     others, the nearest ones sharing its person or its city.
     """
     return [shop.passage for shop in shops(seed).values()]
@@ -90,15 +94,14 @@ def _asked(draw: random.Random, kind: str, shop: Shop, beside: list[Shop]) -> tu
     """A question on a shop, its answers, long and short, and the shops that tell them."""
     if kind == "nothing":
         return _asked(draw, draw.choice(("thing", "day")), shop, beside)[0], [], []
-    whole, wanted = f"The shop of {shop.person} in {shop.place.city}", shop.thing.plural
+    wanted = shop.thing.plural
     if kind == "both":
         other = beside[0]
-        place, more = f"the shop of {other.person} in {other.place.city}", other.thing.plural
         return (f"What do {_named(draw, shop)} and {_named(draw, other)} sell?",
-                [f"{whole} sells {wanted} and {place} sells {more}.", f"{wanted} and {more}"], [shop, other])
+                [f"{shop.sells} {other.sells}", f"{wanted} and {other.thing.plural}"], [shop, other])
     if kind == "thing":
-        return f"What does {_named(draw, shop)} sell?", [f"{whole} sells {wanted}.", wanted], [shop]
-    return f"On which day is {_named(draw, shop)} open?", [f"{whole} is open on {shop.day}.", shop.day], [shop]
+        return f"What does {_named(draw, shop)} sell?", [shop.sells, wanted], [shop]
+    return f"On which day is {_named(draw, shop)} open?", [shop.opens, shop.day], [shop]
 
 
 def _named(draw: random.Random, shop: Shop) -> str:
