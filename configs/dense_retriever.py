@@ -5,7 +5,7 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("dense_retriever")
-    config.data.train = "builtin:train?size=8000"
+    config.data.train = "builtin:train?size=2000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.task.update(passages=3, hard_negatives=1, length=48)

@@ -5,7 +5,7 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("rag")
-    config.data.train = "builtin:train?size=14000"
+    config.data.train = "builtin:train?size=8000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.batch.update(size=16, length=128, source_length=128)
