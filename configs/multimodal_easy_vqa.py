@@ -5,11 +5,12 @@ r"""Chapter 12 on easy-VQA: questions on drawn shapes, by an encoder of images a
     python -m t5tasks.evaluate --workdir=DIR
     python -m t5tasks.evaluate --workdir=DIR --config=configs/multimodal_easy_vqa.py \
         --config.data.test='file:../shared/data/easy_vqa/test/questions.json.gz?convert=easy_vqa&where=kind:shape'
-    python -m t5tasks.train --config=configs/multimodal_easy_vqa.py --workdir=BLIND --config.task.blind=True
+    python -m t5tasks.train --config=configs/multimodal_easy_vqa.py --workdir=BLIND --config.task.blind=True \
+        --config.train.epochs=1
 
 Accuracy on the test file, 7,615 questions on 788 images: 99.33 (yes/no 99.50 of 5,610, shape 97.70 of 998, colour 100
-of 1,007). What the questions alone tell: 66.96, answering each with what it is most often answered with in training
-(yes/no 82.6, shape 34.4, colour 12.2).
+of 1,007). Trained blind, on the questions alone, one epoch: 67.28 (yes/no 82.6, shape 34.5, colour 14.5), in 2 min 17 s
+of processor time with its test. Each question's most frequent answer in training gives 66.96.
 
 On 512 validation questions at step 441, 882, 1323, 1763: accuracy 77.3, 86.9, 93.0, 98.6; loss 0.220, 0.133, 0.061,
 0.013. With patches of 16 of 64 pixels (16 tokens an image, width 128) it stood at 84.6 and 81.6 at step 588 and 1176,
