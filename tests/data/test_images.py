@@ -211,7 +211,7 @@ def test_real_pictures_in_a_zip_file():
         pytest.skip("no easy_vqa: the folder shared/data is not beside the checkout")
     records = sources.load(f"file:{folder / 'questions.json.gz'}?convert=easy_vqa&limit=300", "", ("image",))
     assert records[11] == {"image": f"zip://images/1.png::{folder / 'images.zip'}",
-                           "question": "what is the color of the rectangle?", "answers": ["yellow"]}
+                           "question": "what is the color of the rectangle?", "answers": ["yellow"], "kind": "colour"}
     found = list(batches.made_ahead(lambda record: images.pixels(record["image"], "record"), records, 3))
     assert len(found) == 300 and {one.shape for one in found} == {(64, 64, 3)}
     yellow = found[11].astype(int)

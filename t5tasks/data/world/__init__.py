@@ -70,7 +70,7 @@ def _recipes(seed: int) -> dict[str, Recipe]:
         "code": Recipe(tuple(OPERATIONS), code),
         "reasoning": Recipe(REASONING_KINDS, reasoning),
         "rag": Recipe(RAG_KINDS, partial(rag, seed=seed)),
-        "dense_retriever": Recipe(("thing", "day"), partial(rag, seed=seed)),
+        "dense_retriever": Recipe(("thing", "day"), partial(rag, seed=seed, least=2)),
         "multimodal": Recipe(PICTURE_KINDS, multimodal),
     }
 

@@ -61,8 +61,8 @@ def passages(seed: int = 0) -> list[Record]:
     return [shop.passage for shop in shops(seed).values()]
 
 
-def rag(draw: random.Random, split: str, kind: str, seed: int) -> Record:
-    """Make a question (kind: RAG_KINDS), one to three passages in any order, the answer and whose passages hold it.
+def rag(draw: random.Random, split: str, kind: str, seed: int, least: int = 1) -> Record:
+    """Make a question (kind: RAG_KINDS), `least` to three passages in any order, the answer and whose passages hold it.
 
     In train the shops are opened anew for every record, so that nothing can be learnt by heart; in the other
     splits they are those of `passages(seed)`. What nothing tells has neither answers nor passage_ids: the shop
@@ -78,7 +78,7 @@ def rag(draw: random.Random, split: str, kind: str, seed: int) -> Record:
     asked = known.get(visit) or _opened(draw, visit)
     others = [other for other in visits_of(split) if other != visit and (split == "train" or other in known)]
     near = [other for other in others if other[0] == visit[0] or other[1] == visit[1]]
-    number = draw.randrange(AT_MOST) + (kind == "nothing") if kind != "both" else draw.randrange(1, AT_MOST)
+    number = draw.randrange(max(least - 1, int(kind == "both")), AT_MOST) + (kind == "nothing")
     chosen: list[Visit] = []
     while len(chosen) < number:
         pool = [other for other in (near if draw.random() < 0.3 else others) if other not in chosen]
