@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 11 on the built-in world: an answer, with its citation, to a question on one or two of the passages shown."""
+"""Chapter 11 on the built-in world: an answer, with its citation, to a question on one or two of the passages shown.
+
+Exact match on the 400 test records, seed 0, two cores of a shared AMD EPYC beside other work, 2026-11-23: 0.458 of the
+decoder, 0.470 of the encoder-decoder. It is not what it should be: the model copies and cites, but guesses which
+passage is meant. An earlier version of the records, of 14,000, gave the decoder 1.0 with one passage, about 0.5 with
+two and 0.42 with three, which is chance, and never told that the answer is not there.
+"""
 
 
 def get_config():
