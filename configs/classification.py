@@ -5,7 +5,7 @@
 def get_config():
     from t5tasks.configuration import defaults
     config = defaults("classification")
-    config.data.train = "builtin:train?size=5000"
+    config.data.train = "builtin:train?size=8000"
     config.data.validation = "builtin:validation?size=300"
     config.data.test = "builtin:test?size=400"
     config.batch.update(size=32, length=40)
