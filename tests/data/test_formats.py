@@ -172,7 +172,8 @@ def test_broken_content_is_one_line_with_its_place(tmp_path, name, content, mess
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"plain text", gzip.compress(b"x" * 9999)[:-9], b"\x1f\x8b\x08"])
+@pytest.mark.parametrize("content", [b"plain text", gzip.compress(b"x" * 9999)[:-9], b"\x1f\x8b\x08"],
+                         ids=["not packed", "cut", "header cut"])  # packed bytes hold the time
 def test_a_damaged_gzip_file(tmp_path, content):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(content)
