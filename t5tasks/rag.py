@@ -130,7 +130,7 @@ def _told(answers: Answers | None, records: Sequence[Record]) -> list[tuple[Reco
     with ProgressLine("rag", len(records), 0) as progress:
         for number, pair in enumerate(answers(records), 1):
             found.append(pair)
-            progress.update(number, "questions answered")
+            progress.tell(number)
     return found
 
 

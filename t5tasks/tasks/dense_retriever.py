@@ -17,7 +17,7 @@ A run of this task is an encoder for `python -m t5tasks.index --encoder=WORKDIR`
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from t5tasks.data.features import Example, Piece, Several, graded, special
 from t5tasks.metrics.counts import Counts
 from t5tasks.metrics.retrieval import retrieval_counts, retrieval_figures
 from t5tasks.retrieval.store import searched
+from t5tasks.tasks.passages import numbered
 from t5tasks.tasks.task import SIMILARITY, Answer, Form, Options, Prediction, Record, Task
 
 PLACES = (1, 5, 20)
@@ -34,14 +35,11 @@ def _passages(record: Record) -> list[tuple[str, str, int]]:
     """Of each passage its id, what is embedded, and a number above 0 that tells it from others: by its id, if it has
     one, so that no passage of the right document is a wrong one. ValueError for a passage without a text."""
     found = []
-    for number, passage in enumerate(record["passages"], 1):
-        if not isinstance(passage, Mapping) or not isinstance(passage.get("text"), str):
-            raise ValueError(f"passage {number} of question {record['question']!r:.60} is {passage!r:.60}, expected an "
-                             "object with a \"text\" and perhaps an \"id\" and a \"title\"")
-        id, text = passage.get("id"), searched(passage.get("title") or "", passage["text"])
-        known = f"id {id}" if id is not None else f"text {text}"
+    for given, passage in zip(record["passages"], numbered(record), strict=True):
+        text = searched(passage["title"], passage["text"])
+        known = f"id {passage['id']}" if given.get("id") is not None else f"text {text}"
         digest = hashlib.blake2b(known.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-        found.append((str(number if id is None else id), text, int.from_bytes(digest) % 2**31 or 1))
+        found.append((passage["id"], text, int.from_bytes(digest) % 2**31 or 1))
     return found
 
 

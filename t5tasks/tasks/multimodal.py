@@ -21,8 +21,6 @@ With `blind` no image is shown: what the questions alone tell, which is the base
 """
 
 import dataclasses
-import functools
-import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +28,7 @@ from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import captions, vqa
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics.counts import Counts
+from t5tasks.tasks import prompts
 from t5tasks.tasks.task import GENERATION, IMAGE, Answer, Form, Options, Prediction, Record, Task
 
 QUESTION = "{bos}{images}Question: {question} Answer:"
@@ -51,7 +50,7 @@ def decoder_example(record: Record, options: Options) -> Example:
     if not options["captions"]:
         fields["question"] = (Piece(record["question"], "question", trim=True),)
     pieces: list[Piece] = []
-    for text, name in _parts(template, tuple(fields)):
+    for text, name in prompts.parts(template, tuple(name for name in fields if name != "bos"), ("bos",)):
         pieces += [Piece(text, "prompt")] if text else []
         pieces += fields.get(name, ())
     if (answers := record.get("answers")) is not None:
@@ -60,23 +59,6 @@ def decoder_example(record: Record, options: Options) -> Example:
                              "text")
         pieces += [Piece(f"{'' if template[-1:].isspace() else ' '}{answers[0]}", "target"), special("eos", "target")]
     return Example(tuple(pieces))
-
-
-@functools.cache
-def _parts(template: str, fields: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Each text of the template and the field after it ("" for none)."""
-    try:
-        parsed = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ValueError(f"config.task.template is {template!r}: {error}; a brace that is meant is doubled") from None
-    names = [name for _, name, _, _ in parsed if name is not None]
-    plain = all(not form and not conversion for _, _, form, conversion in parsed)
-    wanted = {*fields} - {"bos"}
-    if not plain or not wanted <= {*names} <= {*fields} or len({*names}) < len(names):
-        known = ", ".join(f"{{{name}}}" for name in fields)
-        raise ValueError(f"config.task.template is {template!r}; expected a text with {known}, each once; {{bos}} may "
-                         "be left out")
-    return tuple((text, name or "") for text, name, _, _ in parsed)
 
 
 def images(record: Record) -> tuple[Any, ...]:

@@ -21,17 +21,23 @@ from t5tasks.tasks.task import SHOT, Record
 
 
 @functools.cache
-def _parts(template: str, fields: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """What the template says and the field after it ("" at the end); ValueError unless it has each field once."""
-    known = ", ".join(f"{{{name}}}" for name in (*fields, "cue"))
+def parts(template: str, fields: tuple[str, ...], optional: tuple[str, ...] = ()) -> tuple[tuple[str, str], ...]:
+    """What the template says and the field after it ("" at the end).
+
+    Raises:
+      ValueError: it does not have each of the fields once, has one of the optional ones twice, or any other.
+    """
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise ValueError(f"config.task.template is {template!r}: {error}; a brace that is meant is doubled") from None
     names = [name for _, name, _, _ in parsed if name is not None]
     plain = all(not form and not conversion for _, _, form, conversion in parsed)
-    if not plain or sorted(name for name in names if name != "cue") != sorted(fields):
-        raise ValueError(f"config.task.template is {template!r}; expected a text with {known}, each field once")
+    if not plain or not {*fields} <= {*names} <= {*fields, *optional} or len({*names}) < len(names):
+        def told(names: tuple[str, ...]) -> str:
+            return ", ".join(f"{{{name}}}" for name in names)
+        raise ValueError(f"config.task.template is {template!r}; expected a text with {told((*fields, *optional))}, "
+                         f"each field once; {told(optional)} may be left out")
     return tuple((text, name or "") for text, name, _, _ in parsed)
 
 
@@ -43,7 +49,7 @@ def worded(template: str, cue: str, record: Record, roles: Mapping[str, str]) ->
     """
     pieces: list[Piece] = []
     said = ""
-    for text, name in _parts(template, tuple(roles)):
+    for text, name in parts(template, tuple(roles), ("cue",)):
         said += text + (cue if name == "cue" else "")
         if name in roles:
             pieces += [Piece(said, "prompt")] if said else []

@@ -25,18 +25,19 @@ roles, so that no text can forge either.
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from t5tasks.data.features import Example, Piece, graded, special
 from t5tasks.metrics import spans
 from t5tasks.metrics.citations import citation_counts, citation_figures, cited, uncited
 from t5tasks.metrics.counts import Counts, as_counts
+from t5tasks.tasks.passages import numbered
 from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
 
 OPENING, CLOSING = "\\[\uff3b\u27e6\u3010\u2045", "\\]\uff3d\u27e7\u3011\u2046"  # what reads as a square bracket
 BRACKETED = re.compile(f"[{OPENING}]([^{OPENING}{CLOSING}]*)[{CLOSING}]")
-BETWEEN = frozenset(" ,;.-\u2013")  # what may stand between the numbers of one citation
+NUMBERS_APART = frozenset(" ,;.-\u2013")  # what may stand between the numbers of one citation
 
 
 def plain(text: str) -> str:
@@ -49,27 +50,15 @@ def plain(text: str) -> str:
         seen = [sign for sign in unicodedata.normalize("NFKC", found[1])
                 if sign.isspace() or unicodedata.category(sign)[0] != "C"]
         number = any(sign.isdigit() for sign in seen) and all(
-            sign.isdigit() or sign.isspace() or sign in BETWEEN for sign in seen)
+            sign.isdigit() or sign.isspace() or sign in NUMBERS_APART for sign in seen)
         return f"({found[1].strip()})" if number else found[0]
 
     return " ".join(BRACKETED.sub(replaced, " ".join(text.split())).split())
 
 
 def shown(record: Record, options: Options) -> list[dict[str, Any]]:
-    """{"number", "id", "title", "text"} of the passages that the prompt has, their texts as they came.
-
-    Raises:
-      ValueError: a passage that is no object with a text.
-    """
-    found = []
-    for number, passage in enumerate(record["passages"][:options["passages"]], 1):
-        if not isinstance(passage, Mapping) or not isinstance(passage.get("text"), str):
-            raise ValueError(f"passage {number} of question {record['question']!r:.60} is {passage!r:.60}, expected an "
-                             "object with a \"text\" and perhaps an \"id\" and a \"title\"")
-        id = passage.get("id")
-        found.append({"number": number, "id": str(number if id is None else id), "title": passage.get("title") or "",
-                      "text": passage["text"]})
-    return found
+    """The passages that the prompt has, their texts as they came."""
+    return numbered(record, options["passages"])
 
 
 def _passages(record: Record, options: Options, after: str) -> list[Piece]:
