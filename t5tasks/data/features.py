@@ -42,8 +42,7 @@ class Piece:
     special: str = ""  # a name of Tokenizer.special, BETWEEN or a text of Tokenizer.control; then text is empty
     trim: bool = False  # may lose its last tokens where an example is too long
     token_type: int = 0  # BERT's segment: 0 first sentence, 1 second
-    # Not encoded together with the text before it; of a special token at the start, nor with the text after it, to
-    # which tokenizers that add one themselves add it when it has been encoded.
+    # Not encoded together with the text before it; of a special token at the start, nor with the text after it.
     apart: bool = False
     window: bool = False  # seen in overlapping parts where an example is too long
     later_role: str = ""  # role of its tokens after the first, where that is another
@@ -111,6 +110,11 @@ def graded(*roles: str) -> LossMask:
 def special(name: str, role: str, token_type: int = 0) -> Piece:
     """A special token as a piece."""
     return Piece("", role, special=name, token_type=token_type)
+
+
+def beginning(role: str) -> Piece:
+    """BOS as tokenizers add it themselves: to a text that has been encoded, which begins as if nothing stood before."""
+    return Piece("", role, special="bos", apart=True)
 
 
 def shown(example: Example, token: str, count: int) -> Example:

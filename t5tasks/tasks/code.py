@@ -29,7 +29,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import code as code_metrics
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import sandbox
@@ -71,7 +71,7 @@ def example(record: Record, options: Options) -> Example:
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"config.task.wording {wording!r} cannot be filled: {error}; the record has "
                          f"{', '.join(record)}") from error
-    pieces = [special("bos", "prompt"), Piece(lines(prompt), "prompt", trim=True)]
+    pieces = [beginning("prompt"), Piece(lines(prompt), "prompt", trim=True)]
     if record.get("code") is not None:
         pieces += [Piece(lines(record["code"]), "target"), special("eos", "target")]
     return Example(tuple(pieces))

@@ -12,7 +12,7 @@ Of several answers the first is trained on, and the best one counts. A context t
 
 from collections.abc import Sequence
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import rouge, spans
 from t5tasks.metrics.counts import Counts
@@ -22,7 +22,7 @@ from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Predict
 
 def decoder_example(record: Record, options: Options) -> Example:
     """BOS, the context if there is one, question and cue, then the answer and EOS."""
-    pieces = [special("bos", "prompt")]
+    pieces = [beginning("prompt")]
     if record.get("context"):
         pieces += [Piece("Context: ", "prompt"), Piece(record["context"], "context", trim=True), Piece("\n", "prompt")]
     pieces += [Piece("Question: ", "prompt"), Piece(record["question"], "question"), Piece(" Answer:", "prompt")]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.metrics import labels as label_metrics
 from t5tasks.metrics.counts import Counts
@@ -62,7 +62,7 @@ def forms(encoder: Words, roles: Mapping[str, str]) -> Mapping[str, Form]:
     def decoder_example(record: Record, options: Options) -> Example:
         """BOS, the examples, the template, then the label and EOS."""
         words = options["template"], options["cue"]
-        pieces = [special("bos", "prompt"), *prompts.shots(*words, options["examples"], record, roles),
+        pieces = [beginning("prompt"), *prompts.shots(*words, options["examples"], record, roles),
                   *prompts.worded(*words, record, roles)]
         if label_index(record, options) is not None:
             pieces += [Piece(f" {record['label']}", "target"), special("eos", "target")]

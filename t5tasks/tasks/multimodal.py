@@ -24,7 +24,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import captions, vqa
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics.counts import Counts
@@ -44,8 +44,7 @@ def decoder_example(record: Record, options: Options) -> Example:
     """The prompt as the template words it, then the answer and EOS."""
     shown = () if options["blind"] else images(record)
     template = options["template"] or (CAPTION if options["captions"] else QUESTION)
-    begins = template.startswith("{bos}")  # as a tokenizer's own, which the text after it does not see
-    fields = {"bos": (Piece("", "prompt", special="bos", apart=begins),),
+    fields = {"bos": (beginning("prompt") if template.startswith("{bos}") else special("bos", "prompt"),),
               "images": tuple(Piece("", "image", image=image) for image in shown)}
     if not options["captions"]:
         fields["question"] = (Piece(record["question"], "question", trim=True),)

@@ -28,7 +28,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import spans
 from t5tasks.metrics.citations import citation_counts, citation_figures, cited, uncited
 from t5tasks.metrics.counts import Counts, as_counts
@@ -74,7 +74,7 @@ def _passages(record: Record, options: Options, after: str) -> list[Piece]:
 def decoder_example(record: Record, options: Options) -> Example:
     """BOS, instruction, passages and question, then the answer with its citations and EOS."""
     instruction = f"{options['instruction']}\n" if options["instruction"] else ""
-    pieces = [special("bos", "prompt"), *([Piece(instruction, "prompt")] if instruction else []),
+    pieces = [beginning("prompt"), *([Piece(instruction, "prompt")] if instruction else []),
               *_passages(record, options, "\n"), Piece("Question: ", "prompt"),
               Piece(plain(record["question"]), "question", trim=True), Piece("\nAnswer:", "prompt")]
     if (answer := _trained_on(record, options)) is not None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import answers as answer_metrics
 from t5tasks.metrics.answers import final_answer, majority, normalised
 from t5tasks.metrics.counts import Counts, require_examples
@@ -27,7 +27,7 @@ from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Predict
 
 def example(record: Record, options: Options) -> Example:
     """BOS and the problem, then the reasoning, the answer and EOS."""
-    pieces = [special("bos", "prompt"), Piece("Question: ", "prompt"), Piece(record["question"], "question", trim=True),
+    pieces = [beginning("prompt"), Piece("Question: ", "prompt"), Piece(record["question"], "question", trim=True),
               Piece("\nAnswer:", "prompt")]
     if record.get("answer") is not None:
         if not options["direct"]:

@@ -12,7 +12,7 @@ Where a document is too long, its end is left out.
 import re
 from collections.abc import Sequence
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import rouge
 from t5tasks.metrics.counts import Counts
@@ -33,7 +33,7 @@ def encoder_decoder_example(record: Record, options: Options) -> Example:
 
 def decoder_example(record: Record, options: Options) -> Example:
     """BOS, the guide's template, then the summary and EOS."""
-    pieces = [special("bos", "prompt"), Piece(f"{options['instruction']}\n\n", "prompt"),
+    pieces = [beginning("prompt"), Piece(f"{options['instruction']}\n\n", "prompt"),
               Piece(record["document"], "document", trim=True), Piece("\n\nSummary:", "prompt")]
     if record.get("summary") is not None:
         pieces += [Piece(f"\n{record['summary']}", "target"), special("eos", "target")]

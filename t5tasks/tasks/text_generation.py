@@ -14,7 +14,7 @@ A completion is what follows the prompt as it is, the blank between them include
 import string
 from collections.abc import Sequence
 
-from t5tasks.data.features import Example, Piece, graded, special
+from t5tasks.data.features import Example, Piece, beginning, graded, special
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
 from t5tasks.tasks.task import GENERATION, Answer, Form, Lines, Options, Prediction, Record, Task
@@ -31,7 +31,7 @@ def example(record: Record, options: Options) -> Example:
     except (KeyError, IndexError, ValueError) as error:
         raise ValueError(f"config.task.template {options['template']!r} cannot be filled: {error}; "
                          f"the record has {', '.join(record)}") from error
-    pieces = [special("bos", "prompt"), Piece(prompt, "prompt", trim=True)]
+    pieces = [beginning("prompt"), Piece(prompt, "prompt", trim=True)]
     if record.get("completion") is not None:
         pieces += [Piece(record["completion"], "target"), special("eos", "target")]
     return Example(tuple(pieces))

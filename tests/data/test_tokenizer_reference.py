@@ -17,7 +17,7 @@ from tokenizers import processors
 
 from t5tasks import tasks
 from t5tasks.data import tokenizer as tokenizers
-from t5tasks.data.features import Example, Piece, features, graded, tokenise
+from t5tasks.data.features import Example, Piece, beginning, features, graded, tokenise
 from t5tasks.data.tokenizer import Encoding, Tokenizer
 
 TEXTS = json.loads((FIXTURES / "texts.json").read_text(encoding="utf-8"))
@@ -109,6 +109,14 @@ def test_saving_and_pickling_change_nothing(name, loaded, tmp_path):
         assert copy.control == tokenizer.control and list(copy.words) == list(tokenizer.words)
         for text in ALL[:60]:
             assert copy.encode(text) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name.startswith(("llama", "mistral", "gpt2", "gemma"))])
+def test_after_a_beginning_a_text_is_what_the_reference_makes_of_it(name, loaded, expected):
+    tokenizer = loaded(name)
+    for text, ids in zip(TEXTS["ordinary"], expected[name]["ids"], strict=False):
+        found = tokenise([beginning("prompt"), Piece(text[:2], "prompt"), Piece(text[2:], "question")], tokenizer)
+        assert found.ids.tolist() == [tokenizer.special["bos"], *ids], text
 
 
 @pytest.mark.parametrize("name", names())
