@@ -116,6 +116,8 @@ def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
 def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """The one rule's entry for a parameter, less what the mesh does not divide.
 
+    In its shortest form, as a compiled program gives it out: what was compiled for arrays that lie alike serves.
+
     Raises:
       ValueError: no rule, or more than one, matches; or the rule's rank is not the parameter's.
     """
@@ -132,8 +134,11 @@ def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     if len(spec) != len(shape):
         raise ValueError(f"the sharding rule of {name!r} has {len(spec)} dimensions, the parameter "
                          f"is {shape}")
-    return PartitionSpec(*(axis if axis and size % mesh.shape[axis] == 0 else None
-                           for axis, size in zip(spec, shape, strict=True)))
+    split = [axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+             for axis, size in zip(spec, shape, strict=True)]
+    while split and split[-1] is None:
+        split.pop()
+    return PartitionSpec(*split)
 
 
 def parameter_shardings(parameters: Any, mesh: Mesh) -> Any:

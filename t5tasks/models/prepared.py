@@ -19,7 +19,9 @@ are turned into f32 first are no faster than f32 (24 ms for the last line, again
 On accelerators weights are held in the dtype that they are multiplied in, else nothing changes.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -65,19 +67,18 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
             return leaf
         if is_table:
             if weights == "int8":
-                return _take(leaf, consume, _rounded)
+                return _take(leaf, consume, _rounded_table)
             if on_cpu and rows == 1 and config.tied_head:
-                return _take(leaf, consume, lambda table: Rows(table.T.astype(dtype), by_columns=True))
+                return _take(leaf, consume, _turned_table, dtype)
             return Rows(leaf.astype(dtype)) if on_cpu else leaf.astype(dtype)
         inputs = math.prod(leaf.shape[:adapters.input_axes(path)])
         outputs = leaf.size // inputs
         if weights == "int8":
-            return _take(leaf, consume, lambda kernel: _rounded(kernel.reshape(inputs, outputs).T))
+            return _take(leaf, consume, _rounded_kernel, inputs)
         if is_turned(inputs, outputs, path):
-            return _take(leaf, consume, lambda kernel: Rows(kernel.reshape(inputs, outputs).T.astype(dtype)))
+            return _take(leaf, consume, _turned_kernel, inputs, dtype)
         if on_cpu and rows == 1 and path.startswith("decoder/"):  # with two axes: of more, XLA makes a copy first
-            return _take(leaf, consume,
-                         lambda kernel: Rows(kernel.reshape(inputs, outputs).astype(dtype), by_columns=True))
+            return _take(leaf, consume, _flat_kernel, inputs, dtype)
         return leaf.astype(dtype)
 
     def walk(path: str, node: Any) -> Any:
@@ -88,12 +89,39 @@ def prepared(config: ModelConfig, parameters: Any, rows: int, weights: str = "fu
     return walk("", parameters)
 
 
-def _take(leaf: jax.Array, consume: bool, turn: Any) -> Any:
-    made = jax.jit(turn)(leaf)
+def _take(leaf: jax.Array, consume: bool, form: Callable[..., Rows], *settings: Any) -> Rows:
+    made = form(leaf, *settings)
     if consume and isinstance(leaf, jax.Array):
         jax.block_until_ready(made)
         leaf.delete()
     return made
+
+
+# A program of its own each, compiled once for all arrays of one shape.
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _turned_kernel(kernel: jax.Array, inputs: int, dtype: Any) -> Rows:
+    return Rows(kernel.reshape(inputs, -1).T.astype(dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _flat_kernel(kernel: jax.Array, inputs: int, dtype: Any) -> Rows:
+    return Rows(kernel.reshape(inputs, -1).astype(dtype), by_columns=True)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _turned_table(table: jax.Array, dtype: Any) -> Rows:
+    return Rows(table.T.astype(dtype), by_columns=True)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _rounded_kernel(kernel: jax.Array, inputs: int) -> Rows:
+    return _rounded(kernel.reshape(inputs, -1).T)
+
+
+@jax.jit
+def _rounded_table(table: jax.Array) -> Rows:
+    return _rounded(table)
 
 
 def _rounded(matrix: jax.Array) -> Rows:
