@@ -36,8 +36,9 @@ class Prompts:
 
     @property
     def shape(self) -> batches.Shape:
-        """As in evaluation; a decoder's prompt leaves room for its answer."""
-        shape, config = self.experiment.evaluation_shape, self.experiment.model.config
+        """As in evaluation, with few lengths where answers are written; a decoder's prompt leaves room for its own."""
+        config = self.experiment.model.config
+        shape = dataclasses.replace(self.experiment.evaluation_shape, coarse=self.new_tokens > 0)
         if config.architecture != "decoder" or config.positions not in ("learned", "sinusoidal"):
             return shape
         return dataclasses.replace(shape, length=min(shape.length, config.max_length - self.new_tokens))

@@ -43,19 +43,26 @@ class Shape:
     source_length: int = 0  # S at most, encoder-decoder only
     packing: bool = False
     pad: int = 0
+    coarse: bool = False  # few rungs: of programs that cost more to compile than padding does to compute
 
 
-def ladder(longest: int) -> list[int]:
-    """The lengths that padded batches may have: 1, 8, 16, 24, 32, 48, 64, 96 ... up to the longest."""
-    rungs = [1, 8, 16, 24]
+def ladder(longest: int, coarse: bool = False) -> list[int]:
+    """The lengths that padded batches may have: 1, 8, 16, 24, 32, 48, 64, 96 ... up to the longest.
+
+    Coarse, 1, 16, 32, 64 ... up to the longest.
+    """
+    rungs = [1, 16] if coarse else [1, 8, 16, 24]
     while rungs[-1] < longest:
-        rungs += [rungs[-2] * 2, rungs[-1] * 2] if len(rungs) > 4 else [32, 48]
+        if coarse:
+            rungs.append(rungs[-1] * 2)
+        else:
+            rungs += [rungs[-2] * 2, rungs[-1] * 2] if len(rungs) > 4 else [32, 48]
     return [rung for rung in rungs if rung < longest] + [longest]
 
 
-def rung(length: int, longest: int) -> int:
+def rung(length: int, longest: int, coarse: bool = False) -> int:
     """The smallest rung of the ladder that holds this length."""
-    return next(step for step in ladder(longest) if step >= length)
+    return next(step for step in ladder(longest, coarse) if step >= length)
 
 
 def padded(
@@ -84,7 +91,7 @@ def padded(
             continue
         limit = shape.source_length if name.startswith("source_") else shape.length
         longest = max(_longest(row) if "targets" in row else len(row[name]) for row in rows)
-        columns = rung(min(longest, limit), limit)
+        columns = rung(min(longest, limit), limit, shape.coarse)
         fill = shape.pad if name in PAD_WITH_ID else 0
         batch[name] = np.full((size, columns), fill, example.dtype)
         for index, row in enumerate(rows):

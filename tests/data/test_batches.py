@@ -59,6 +59,8 @@ def _same(one, other):
 def test_the_ladder_of_lengths():
     assert ladder(200) == [1, 8, 16, 24, 32, 48, 64, 96, 128, 192, 200]
     assert ladder(64) == [1, 8, 16, 24, 32, 48, 64]
+    assert ladder(200, coarse=True) == [1, 16, 32, 64, 128, 200]
+    assert rung(33, 200, coarse=True) == 64 and rung(1, 200, coarse=True) == 1
     assert ladder(5) == [1, 5] and ladder(1) == [1]
     assert [rung(length, 40) for length in (0, 1, 2, 8, 9, 33, 40)] == [1, 1, 8, 8, 16, 40, 40]
     for longest in range(1, 300):
