@@ -47,6 +47,8 @@ class Cell:
     settings: dict[str, Any]
     training: dict[str, Any]  # the settings that it is trained with
     base: str  # the config file that it begins from
+    given: Overrides  # the settings that it changes there, those of the command line too
+    trained_by: Overrides  # those of them that it is trained with
 
     @property
     def id(self) -> str:
@@ -224,14 +226,14 @@ def resolve(path: str, overrides: Overrides, flags: Mapping[str, Any], name: str
     for setting, value in flags.items():
         put(config, setting, value, "--config.")
     training = config.copy_and_resolve_references()
-    flagged = {*flags}
-    for setting, value in overrides.items():
-        if setting not in RESERVED and setting not in flagged:
-            put(config, setting, value, f"{path}: cell {name!r}: ")
-            if not _answers(config, setting):
-                put(training, setting, value, f"{path}: cell {name!r}: ")
+    own = {setting: value for setting, value in overrides.items() if setting not in RESERVED and setting not in flags}
+    trained_by = {setting: value for setting, value in own.items() if not _answers(config, setting)}
+    for settings, changed in ((config, own), (training, trained_by)):
+        for setting, value in changed.items():
+            put(settings, setting, value, f"{path}: cell {name!r}: ")
     tasks.get(config.task.name).form(config.architecture)
-    return Cell(name, dict(overrides), configuration.plain(config), configuration.plain(training), base)
+    return Cell(name, dict(overrides), configuration.plain(config), configuration.plain(training), base,
+                {**flags, **own}, {**flags, **trained_by})
 
 
 def put(config: ml_collections.ConfigDict, setting: str, value: Any, where: str) -> None:

@@ -42,7 +42,6 @@ from t5tasks.training import contrastive
 from t5tasks.training import step as training_step
 from t5tasks.writing import Streamed, Writer
 
-
 # A record, what was predicted of it, and what that adds to the metrics.
 Counted = tuple[Record, Prediction, Counts]
 

@@ -76,7 +76,7 @@ class Lock:
     def take(cls, folder: pathlib.Path) -> "Lock | None":
         """The lock, None where another process has it."""
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "w")
+        file = open(folder / "lock", "w")  # noqa: SIM115, it stays open as long as the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -11,7 +11,7 @@ command runs what is missing and goes on with what was interrupted; --config.NAM
 import pathlib
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from t5tasks import cells, command, workers
+from t5tasks import cells, command, comparison, sweep_report, workers
 from t5tasks.cells import Cell
-from t5tasks.schedule import FAILED, HEADINGS, OVER, Schedule
+from t5tasks.results import Places
+from t5tasks.schedule import FAILED, HEADINGS, Schedule
 from t5tasks.training.writers import clock
 
 
@@ -98,6 +99,19 @@ def listing(found: Iterable[Cell], schedule: Schedule) -> Table:
     return table
 
 
+def tell(found: Sequence[Cell], folder: pathlib.Path, path: str, console: Console) -> None:
+    """Writes the report of what is done and shows its table."""
+    lines = comparison.lines(found, Places(folder))
+    if not lines:
+        return
+    page = sweep_report.write(lines, found, folder, f"{pathlib.Path(path).stem}: a sweep")
+    table = Table(*sweep_report.HEADINGS[:7])
+    for line in lines:
+        table.add_row(*sweep_report.columns(line)[:7])
+    console.print(table)
+    console.print(f"report: {page}", markup=False)
+
+
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
@@ -129,12 +143,15 @@ def main(_: list[str]) -> None:
     if given.dry_run:
         console.print(listing(chosen, schedule))
         return
-    run(schedule, count)
+    try:
+        run(schedule, count)
+    finally:
+        tell(found, folder, path, console)
     failed = [cell for cell in chosen if schedule.standing(cell).state == FAILED]
     if failed:
         first = failed[0]
-        raise ValueError(f"{len(failed)} of {len(chosen)} cells failed; {first.label}: {schedule.errors[first.id]} (its "
-                         f"log is {schedule.places.cell(first) / 'output.txt'})")
+        raise ValueError(f"{len(failed)} of {len(chosen)} cells failed; {first.label}: {schedule.errors[first.id]} "
+                         f"(its log is {schedule.places.cell(first) / 'output.txt'})")
 
 
 if __name__ == "__main__":

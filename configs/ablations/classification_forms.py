@@ -7,7 +7,7 @@ import pathlib
 def get_config():
     from t5tasks import configuration
     config = configuration.read(str(pathlib.Path(__file__).parents[1] / "classification.py"))
-    config.data.train = "builtin:train?size=2000"
+    config.data.train = "builtin:train?size=4000"
     return config
 
 
