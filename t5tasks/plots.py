@@ -31,11 +31,12 @@ def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], acros
     figure, axes = _figure(4.2)
     for number, (name, xs, ys) in enumerate(series):
         axes.plot(xs, ys, label=name, **_look(number))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel=across, ylabel=up)
     if from_zero:
         axes.set_ylim(0, None)
     if series:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return _svg(figure, f"{up} by {across}")
 
 

@@ -4,7 +4,7 @@
     python -m t5tasks.quickstart [--workdir=runs/quickstart] [--only=REGEX] [--steps=N] [--workers=N]
 
 The workdir holds a run per row (each a workdir of `t5tasks.train`, so a second call only reads them; what it
-printed is in output.txt), report.md with the table, curves.png, and an explanation per row of what was graded.
+printed is in output.txt), report.md with the table, curves.svg, and an explanation per row of what was graded.
 Models of this size keep one core busy and no more, so on a CPU every core trains a row of its own.
 """
 
@@ -21,11 +21,23 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from t5tasks import command, configuration, evaluate, experiment, explain, explanation, predict, tasks, train, workers
+from t5tasks import (
+    command,
+    configuration,
+    evaluate,
+    experiment,
+    explain,
+    explanation,
+    plots,
+    predict,
+    tasks,
+    train,
+    workers,
+)
+from t5tasks.configs import FOLDER
 from t5tasks.trained import load
 from t5tasks.training.writers import clock
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 EXAMPLES = 3
 
 
@@ -58,7 +70,7 @@ def configs() -> list[ml_collections.ConfigDict]:
     """
     found = []
     for name in tasks.names():
-        path = CONFIGS / f"{name}.py"
+        path = FOLDER / f"{name}.py"
         if not path.exists():
             raise ValueError(f"no {path}: every task has a config for the built-in world; run from a checkout")
         for architecture in tasks.get(name).forms:
@@ -131,13 +143,13 @@ def _done(workdir: pathlib.Path) -> Row:
 
 
 def report(rows: list[Row], folder: pathlib.Path) -> pathlib.Path:
-    """Writes report.md and curves.png; returns the report's path."""
+    """Writes report.md and curves.svg; returns the report's path."""
     lines = ["# Quickstart on the built-in world", "",
              "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     lines += ["", "`chance` is the best score that needs no model, with its name in brackets.", ""]
-    if _curves(rows, folder / "curves.png"):
-        lines += ["![validation loss by step](curves.png)", ""]
+    if _curves(rows, folder / "curves.svg"):
+        lines += ["![validation loss by step](curves.svg)", ""]
     for row in rows:
         answers = (folder / row.folder / "examples.jsonl").read_text().splitlines()
         lines += [f"## {row.task}, {row.architecture}", "",
@@ -150,24 +162,14 @@ def report(rows: list[Row], folder: pathlib.Path) -> pathlib.Path:
 
 def _curves(rows: list[Row], path: pathlib.Path) -> bool:
     """Validation loss against step, one line a run; False without matplotlib ([report])."""
-    try:
-        import matplotlib
-    except ImportError:
+    if not plots.available():
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    styles = ["-", "--", "-.", ":"]
-    for index, row in enumerate(rows):
+    series = []
+    for row in rows:
         lines = (path.parent / row.folder / "metrics.jsonl").read_text().splitlines()
         points = [entry for entry in map(json.loads, lines) if entry["kind"] == "validation"]
-        axes.plot([p["step"] for p in points], [p["loss"] for p in points], styles[index % 4], marker="o",
-                  label=f"{row.task}, {row.architecture}")
-    axes.set(xlabel="step", ylabel="validation loss (nats per graded target)", ylim=(0, None))
-    axes.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+        series.append((f"{row.task}, {row.architecture}", [p["step"] for p in points], [p["loss"] for p in points]))
+    path.write_text(plots.curves(series, "step", "validation loss (nats per graded target)", from_zero=True), "utf-8")
     return True
 
 

@@ -46,6 +46,7 @@ class Schedule:
         self.errors: dict[str, str] = {}  # of cells that failed, by id: the last error in one line
         self.places = Places(folder)
         self._workers, self._retries = workers.Workers(count), retries
+        self.limit = count  # cells at a time
         self._locks: dict[str, list[Lock]] = {}  # of what this process runs
         self._attempts: collections.Counter[pathlib.Path] = collections.Counter()
         self._over = {id: DONE for id, cell in self.cells.items() if self.places.result(cell)}
@@ -56,16 +57,15 @@ class Schedule:
         """How many cells are not over."""
         return len(self.cells) - len(self._over)
 
-    @property
-    def free(self) -> int:
-        """How many more cells might run now."""
-        return self._workers.free
-
-    def add(self, cell: Cell) -> None:
-        """One more cell."""
+    def add(self, cell: Cell, state: str = "") -> None:
+        """One more cell, or one that is over with a state."""
         self.cells[cell.id] = cell
-        if self.places.result(cell):
-            self._over[cell.id] = DONE
+        if state or self.places.result(cell):
+            self._over[cell.id] = state or DONE
+
+    def state(self, cell: Cell) -> str:
+        """How a cell ended; empty while it has not."""
+        return self._over.get(cell.id, "")
 
     def step(self, seconds: float = 0.5) -> list[Cell]:
         """Starts what can be, waits for `seconds` or until a cell ends, and returns those that are over since."""

@@ -20,8 +20,8 @@ from t5tasks.results import Places
 from t5tasks.training.writers import clock
 
 Rows = Sequence[Sequence[str]]
-HEADINGS = ("cell", "seeds", "score", "95 % over seeds", "against the baseline", "95 % over records", "p",
-            "parameters", "training FLOPs", "training", "evaluation")
+HEADINGS = ("cell", "seeds", "score", "95 % over seeds", "against the baseline", "95 % over records", "p")
+COSTS = ("cell", "parameters", "steps", "training FLOPs", "training", "evaluation")
 MORE_STYLE = """
 body { max-width: 72rem; } pre { overflow-x: auto; white-space: pre-wrap; border-left: .25rem solid var(--line);
 padding-left: .75rem; } td.text { white-space: normal; min-width: 12rem; } svg { display: block; margin: 1rem 0; }
@@ -30,7 +30,7 @@ READING = (
     "The score is the mean over seeds of the metric on the test records; its interval is Student's t interval over "
     "seeds (none where there is one seed). The difference is taken over the seeds that both have; its interval is a "
     "paired bootstrap, and p a two-sided paired permutation test, both over the test records and with the models as "
-    "they came out of training. Times are of one cell, compilation included, evaluations while training not.")
+    "they came out of training.")
 
 
 class Page:
@@ -92,6 +92,11 @@ def write(found: Sequence[Line], cells: Sequence[Cell], folder: pathlib.Path, ti
               "records instead: the best of several is better than it would be on others.")
     page.code(comparison.command(line.cells[0], "runs/best"))
     _examples(page, found, places)
+    page.heading("Cost")
+    page.text("Of one seed, on average: operations of the forward and backward passes over real tokens, times on the "
+              "clock with compilation and without the evaluations in training. Cells that share a training each "
+              "show all of it.")
+    page.table(COSTS, [costs(line) for line in found])
     page.heading("Environment")
     environments = comparison.environments(found, places)
     for environment, labels in environments:
@@ -162,8 +167,14 @@ def columns(line: Line) -> tuple[str, ...]:
     if line.untested:
         tested = (f"({line.untested})", "", "")
     return (line.name, str(len(line.cells)), _number(line.interval.mean), _ends(line.interval.low, line.interval.high),
-            *tested, f"{line.mean('parameters'):,.0f}", f"{line.mean('cost', 'training_flops'):.3g}",
-            clock(line.mean("cost", "training_seconds")), clock(line.mean("cost", "evaluation_seconds")))
+            *tested)
+
+
+def costs(line: Line) -> tuple[str, ...]:
+    """What a line cost, see COSTS."""
+    return (line.name, f"{line.mean('parameters'):,.0f}", f"{line.mean('cost', 'steps'):,.0f}",
+            f"{line.mean('cost', 'training_flops'):.3g}", clock(line.mean("cost", "training_seconds")),
+            clock(line.mean("cost", "evaluation_seconds")))
 
 
 def as_csv(cells: Sequence[Cell], places: Places) -> str:
