@@ -109,7 +109,8 @@ def run(cell: Cell, folder: pathlib.Path) -> None:
     result |= {"task": task.name, "higher_is_better": task.higher_is_better,
                "records": cells.digest([_shown(record) for record, _, _ in seen]),
                "cost": {**training_cost(places.metrics(cell, "train")), "evaluation_seconds": seconds}}
-    np.savez_compressed(own / "counts.npz", **statistics.stack([counts for _, _, counts in seen]))
+    arrays: dict[str, Any] = dict(statistics.stack([counts for _, _, counts in seen]))
+    np.savez_compressed(own / "counts.npz", allow_pickle=False, **arrays)
     _write_lines(own / "records.jsonl", [
         {"record": _shown(record), "prediction": _shown(prediction), "score": score(task, options, counts)}
         for record, prediction, counts in seen])
