@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verb's main function in, a process out: flags parsed, mistakes told in one clear line."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -47,12 +48,12 @@ def prepare() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
+def run(main: Callable[[list[str]], Any], arguments: int = 0) -> None:
     """Runs main under absl. A user's mistake (ValueError, a missing file) is one line on standard
     error and exit status 1; set T5TASKS_TRACEBACK=1 to see where it came from. Ctrl-C exits with 130."""
     prepare()
     try:
-        app.run(main, flags_parser=_parse)
+        app.run(main, flags_parser=functools.partial(_parse, most=arguments))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -64,8 +65,8 @@ def run(main: Callable[[list[str]], Any]) -> None:
         sys.exit(1)
 
 
-def _parse(arguments: list[str]) -> list[str]:
-    """Sets the flags; ValueError for one that is unknown or wrong, and for what is no flag."""
+def _parse(arguments: list[str], most: int) -> list[str]:
+    """Sets the flags; ValueError for one that is unknown or wrong, and for more than `most` that are no flags."""
     try:
         rest = flags.FLAGS(arguments)
     except flags.UnrecognizedFlagError as error:
@@ -75,8 +76,8 @@ def _parse(arguments: list[str]) -> list[str]:
         raise ValueError(f"{error} ({hint})") from error
     except flags.Error as error:
         raise ValueError(str(error)) from error
-    if len(rest) > 1:
-        raise ValueError(f"unexpected argument {rest[1]!r}; all are flags, --NAME=VALUE (--help lists them)")
+    if len(rest) > 1 + most:
+        raise ValueError(f"unexpected argument {rest[1 + most]!r}; all are flags, --NAME=VALUE (--help lists them)")
     return rest
 
 

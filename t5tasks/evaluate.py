@@ -10,25 +10,30 @@ The second scores the records' own targets as if a model had answered them: what
 
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import ml_collections
 from absl import flags
 
 from t5tasks import command, experiment, inference, tasks
 from t5tasks.inference import Predictor
+from t5tasks.metrics.counts import Counts
 from t5tasks.tasks.task import GENERATION, Prediction, Record
 from t5tasks.trained import load
 
 
-def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None,
-             checkpoint: str = "best") -> dict[str, Any]:
+def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None, checkpoint: str = "best",
+             tell: Callable[[Record, Prediction, Counts], None] = lambda *counted: None) -> dict[str, Any]:
     """The figures of data.test (data.validation where it is empty).
 
+    Args:
+      tell: called with each record, its prediction and what these add to the metric's counts, in order.
+
     Returns:
-      {"source", "examples", "step", "metric", "figures", "baselines", "notes"}; notes hold the
-      signatures to quote. Of answers in words, figures have unigram_perplexity too, what a model
+      {"source", "examples", "step", "parameters", "metric", "figures", "baselines", "notes"}; notes hold
+      the signatures to quote. Of answers in words, figures have unigram_perplexity too, what a model
       without context reaches at least.
     """
     trained = load(config, workdir, checkpoint)
@@ -36,7 +41,7 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
     source = run.config.data.test or run.config.data.validation
     records = experiment.read_records(source, run.task, run.options)
     predictor = Predictor(run)
-    counts = predictor.evaluate(trained.parameters, records)
+    counts = predictor.evaluate(trained.parameters, records, tell)
     tokens = predictor.token_counts(trained.parameters, records)
     figures = predictor.figures(counts, tokens)
     baselines = run.task.baselines(list(records), run.options)
@@ -47,8 +52,9 @@ def evaluate(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | N
     notes = run.task.notes(counts, run.options)
     if predictor.guesses is not None:
         notes = {**notes, "speculation": str(predictor.guesses)}
-    return {"source": source, "examples": len(records), "step": trained.step, "metric": run.task.metric,
-            "figures": figures, "baselines": baselines, "notes": notes}
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.parameters))
+    return {"source": source, "examples": len(records), "step": trained.step, "parameters": parameters,
+            "metric": run.task.metric, "figures": figures, "baselines": baselines, "notes": notes}
 
 
 def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 A workdir keeps what a run needs to be read again without the files it came from:
 
     config.json   the resolved config          model.json    the model's shape
+    plan.json     its steps                    metrics.jsonl what steps and evaluations gave
     tokenizer/    its files                    checkpoints/  see training/checkpoint.py
 
 Only a run with adapters (config.lora) needs the pretrained folder again, for what they are added to.
@@ -171,11 +172,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
                          f"begin the config with defaults({task.name!r})")
     form = task.form(config.architecture)
     saved = saved_config(workdir)
-    options: Options = {name: value for name, value in config.task.items() if name != "name"}
-    if saved is not None:
-        # Labels found in the training records belong to the trained head. What is off was set so.
-        options = {**options, **{name: value for name, value in saved.task.items()
-                                 if name in options and not options[name] and options[name] is not False}}
+    options = known_options(config, saved)
     training = functools.cache(lambda: read_records(config.data.train, task, options))
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -196,6 +193,16 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     if differ and shape.layer_loop == "auto":
         shape = dataclasses.replace(shape, layer_loop="unroll")
     return Experiment(config, workdir, task, form, options, tokenizer, Model(shape), mesh, seen)
+
+
+def known_options(config: ml_collections.ConfigDict, saved: ml_collections.ConfigDict | None) -> Options:
+    """The task's options as the config has them, and what they leave open as a run's saved config has it."""
+    options: Options = {name: value for name, value in config.task.items() if name != "name"}
+    if saved is None:
+        return options
+    # Labels found in the training records belong to the trained head. What is off was set so.
+    return {**options, **{name: value for name, value in saved.task.items()
+                          if name in options and not options[name] and options[name] is not False}}
 
 
 def saved_config(workdir: pathlib.Path | None) -> ml_collections.ConfigDict | None:

@@ -42,21 +42,35 @@ from t5tasks.training import contrastive
 from t5tasks.training import step as training_step
 from t5tasks.writing import Streamed, Writer
 
+# A record, what was predicted of it, and what that adds to the metrics.
+Counted = tuple[Record, Prediction, Counts]
 
-def count(task: Task, options: Options, predictions: Iterable[tuple[Record, Prediction]]) -> Counts:
-    """The summed counts of the task's metrics, made beside the predictions as those come."""
-    counts: Counts = {}
-    waiting: collections.deque[Future[Counts]] = collections.deque()
+
+def counted(task: Task, options: Options, predictions: Iterable[tuple[Record, Prediction]]) -> Iterator[Counted]:
+    """Each prediction with its counts of the task's metrics, made beside the predictions as those come."""
+    waiting: collections.deque[tuple[Record, Prediction, Future[Counts]]] = collections.deque()
     with ThreadPoolExecutor(task.counters) as pool:
         try:
             for record, prediction in predictions:
-                waiting.append(pool.submit(task.count, record, prediction, options))
-                while waiting[0].done() and len(waiting) > 1:
-                    counts = counting.add(counts, waiting.popleft().result())
-            return counting.total([counts, *(future.result() for future in waiting)])
+                waiting.append((record, prediction, pool.submit(task.count, record, prediction, options)))
+                while waiting[0][2].done() and len(waiting) > 1:
+                    record, prediction, future = waiting.popleft()
+                    yield record, prediction, future.result()
+            for record, prediction, future in waiting:
+                yield record, prediction, future.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def count(task: Task, options: Options, predictions: Iterable[tuple[Record, Prediction]],
+          tell: Callable[[Record, Prediction, Counts], None] = lambda *counted: None) -> Counts:
+    """The summed counts of the task's metrics; `tell` is called with each record's."""
+    counts: Counts = {}
+    for record, prediction, own in counted(task, options, predictions):
+        tell(record, prediction, own)
+        counts = counting.add(counts, own)
+    return counts
 
 
 class Predictor:
@@ -187,10 +201,11 @@ class Predictor:
                              "converse; a decoder that writes its answers does")
         return self._writer
 
-    def evaluate(self, parameters: Any, records: Sequence[Record]) -> Counts:
-        """The summed counts of the task's metrics over the records."""
+    def evaluate(self, parameters: Any, records: Sequence[Record],
+                 tell: Callable[[Record, Prediction, Counts], None] = lambda *counted: None) -> Counts:
+        """The summed counts of the task's metrics over the records; `tell` is called with each record's."""
         run = self.experiment
-        return count(run.task, run.task.known(records, run.options), self.predictions(parameters, records))
+        return count(run.task, run.task.known(records, run.options), self.predictions(parameters, records), tell)
 
     def token_counts(self, parameters: Any, records: Iterable[Record]) -> Counts:
         """Loss and hits of the graded tokens (of the examples, for a cls head), without decoding."""

@@ -4,33 +4,40 @@
     python -m t5tasks.quickstart [--workdir=runs/quickstart] [--only=REGEX] [--steps=N] [--workers=N]
 
 The workdir holds a run per row (each a workdir of `t5tasks.train`, so a second call only reads them; what it
-printed is in output.txt), report.md with the table, curves.png, and an explanation per row of what was graded.
+printed is in output.txt), report.md with the table, curves.svg, and an explanation per row of what was graded.
 Models of this size keep one core busy and no more, so on a CPU every core trains a row of its own.
 """
 
-import concurrent.futures
 import dataclasses
-import itertools
 import json
-import multiprocessing
-import os
 import pathlib
 import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import ml_collections
 from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from t5tasks import command, configuration, evaluate, experiment, explain, explanation, predict, tasks, train
+from t5tasks import (
+    command,
+    configuration,
+    evaluate,
+    experiment,
+    explain,
+    explanation,
+    plots,
+    predict,
+    tasks,
+    train,
+    workers,
+)
+from t5tasks.configs import FOLDER
 from t5tasks.trained import load
 from t5tasks.training.writers import clock
 
-CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 EXAMPLES = 3
 
 
@@ -63,7 +70,7 @@ def configs() -> list[ml_collections.ConfigDict]:
     """
     found = []
     for name in tasks.names():
-        path = CONFIGS / f"{name}.py"
+        path = FOLDER / f"{name}.py"
         if not path.exists():
             raise ValueError(f"no {path}: every task has a config for the built-in world; run from a checkout")
         for architecture in tasks.get(name).forms:
@@ -78,7 +85,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Row:
     started = time.perf_counter()
     done = workdir / "row.json"
     if done.exists():
-        return Row(**json.loads(done.read_text()))
+        return _done(workdir)
     train.train(config, workdir)
     result = evaluate.evaluate(None, workdir)
     trained = load(None, workdir)
@@ -101,64 +108,48 @@ def name_of(config: ml_collections.ConfigDict) -> str:
     return f"{config.task.name}-{config.architecture}"
 
 
-def cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def run_all(chosen: list[ml_collections.ConfigDict], folder: pathlib.Path, workers: int) -> Iterator[Row]:
-    """Every row as it is done; with more than one worker, each in a process that keeps to a core of its own.
+def run_all(chosen: list[ml_collections.ConfigDict], folder: pathlib.Path, count: int) -> Iterator[Row]:
+    """Every row as it is done; with more than one at a time, each in a process that keeps to a core of its own.
 
     Raises:
       ValueError: a row failed; with its name and where its output is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if workers == 1:
+    if count == 1:
         yield from (run(config, folder / name_of(config)) for config in chosen)
         return
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process in which JAX has begun would hang
-    free = spawn.SimpleQueue()
-    for _, core in zip(range(workers), itertools.cycle(cores()), strict=False):
-        free.put(core)
-    with concurrent.futures.ProcessPoolExecutor(workers, spawn, _keep_to_a_core, (free,)) as pool:
-        begun = {pool.submit(_run_apart, configuration.plain(config), folder / name_of(config)): name_of(config)
-                 for config in chosen}
-        try:
-            for done in concurrent.futures.as_completed(begun):
-                try:
-                    yield done.result()
-                except Exception as error:
-                    raise ValueError(f"{begun[done]}: {error}; output.txt in {folder / begun[done]} has the rest"
-                                     ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool, waiting, ended = workers.Workers(count), list(chosen), 0
+    try:
+        while ended < len(chosen):
+            while waiting and pool.free:
+                config = waiting.pop(0)
+                name = name_of(config)
+                pool.start(name, folder / name / "output.txt", _run_apart, configuration.plain(config), folder / name)
+            for done in pool.ended():
+                if done.error:
+                    raise ValueError(f"{done.name}: {done.error}; output.txt in {folder / done.name} has the rest")
+                ended += 1
+                yield _done(folder / done.name)
+    finally:
+        pool.stop()
 
 
-def _keep_to_a_core(free: Any) -> None:
-    command.prepare()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {free.get()})  # before JAX begins, which makes a thread for every core that it may use
+def _run_apart(settings: dict[str, Any], folder: pathlib.Path) -> None:
+    run(configuration.from_plain(settings), folder)
 
 
-def _run_apart(settings: dict[str, Any], folder: pathlib.Path) -> Row:
-    """`run` in a worker: whatever is printed, by libraries too, goes to the row's output.txt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "output.txt", "a") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-        return run(configuration.from_plain(settings), folder)
+def _done(workdir: pathlib.Path) -> Row:
+    return Row(**json.loads((workdir / "row.json").read_text()))
 
 
 def report(rows: list[Row], folder: pathlib.Path) -> pathlib.Path:
-    """Writes report.md and curves.png; returns the report's path."""
+    """Writes report.md and curves.svg; returns the report's path."""
     lines = ["# Quickstart on the built-in world", "",
              "| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     lines += ["", "`chance` is the best score that needs no model, with its name in brackets.", ""]
-    if _curves(rows, folder / "curves.png"):
-        lines += ["![validation loss by step](curves.png)", ""]
+    if _curves(rows, folder / "curves.svg"):
+        lines += ["![validation loss by step](curves.svg)", ""]
     for row in rows:
         answers = (folder / row.folder / "examples.jsonl").read_text().splitlines()
         lines += [f"## {row.task}, {row.architecture}", "",
@@ -171,24 +162,14 @@ def report(rows: list[Row], folder: pathlib.Path) -> pathlib.Path:
 
 def _curves(rows: list[Row], path: pathlib.Path) -> bool:
     """Validation loss against step, one line a run; False without matplotlib ([report])."""
-    try:
-        import matplotlib
-    except ImportError:
+    if not plots.available():
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    styles = ["-", "--", "-.", ":"]
-    for index, row in enumerate(rows):
+    series = []
+    for row in rows:
         lines = (path.parent / row.folder / "metrics.jsonl").read_text().splitlines()
         points = [entry for entry in map(json.loads, lines) if entry["kind"] == "validation"]
-        axes.plot([p["step"] for p in points], [p["loss"] for p in points], styles[index % 4], marker="o",
-                  label=f"{row.task}, {row.architecture}")
-    axes.set(xlabel="step", ylabel="validation loss (nats per graded target)", ylim=(0, None))
-    axes.legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+        series.append((f"{row.task}, {row.architecture}", [p["step"] for p in points], [p["loss"] for p in points]))
+    path.write_text(plots.curves(series, "step", "validation loss (nats per graded target)", from_zero=True), "utf-8")
     return True
 
 
@@ -210,12 +191,12 @@ def main(_: list[str]) -> None:
     for config in chosen:
         if given.steps:
             config.train.steps = given.steps
-    workers = min(given.workers or (len(cores()) if jax.default_backend() == "cpu" else 1), len(chosen))
+    count = min(given.workers or workers.sensible(), len(chosen))
     console, started = Console(soft_wrap=True), time.perf_counter()
-    console.print(f"{len(chosen)} rows, {workers} at a time; each tells its steps in {folder}/ROW/output.txt",
+    console.print(f"{len(chosen)} rows, {count} at a time; each tells its steps in {folder}/ROW/output.txt",
                   markup=False)
     rows: dict[str, Row] = {}
-    for row in run_all(chosen, folder, workers):
+    for row in run_all(chosen, folder, count):
         rows[row.folder] = row
         left = (time.perf_counter() - started) / len(rows) * (len(chosen) - len(rows))
         console.print(f"[{len(rows)}/{len(chosen)}] {row.folder}: {row.metric} {row.score:.3g}, {clock(row.seconds)}"

@@ -4,6 +4,7 @@
     python -m t5tasks.train --config=configs/translation.py --workdir=DIR [--config.NAME=VALUE ...]
 """
 
+import dataclasses
 import math
 import pathlib
 import platform
@@ -81,6 +82,7 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     predictor = Predictor(run)
     latest_figures: dict[str, float] = {}
     lead = jax.process_index() == 0
+    experiment.write_json(workdir / "plan.json", dataclasses.asdict(plan))
     writer = MetricsWriter(workdir, first) if lead else None
     progress = ProgressLine(run.task.name, plan.steps, first, quiet=not lead)
     finite = jax.jit(lambda parameters: jnp.isfinite(optax.tree.norm(parameters)))

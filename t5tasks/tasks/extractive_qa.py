@@ -16,6 +16,9 @@ The answer is the best valid span: in the context, its end not before its start,
 in overlapping windows; in training, one that does not hold the whole answer has none, and in prediction
 all windows' spans compete by their sums. Of several windows' [CLS] the lowest sum speaks for no answer.
 
+With search="independent" it is not searched for: it begins at the token most likely to begin one and ends at the
+one most likely to end one, and where that is no valid span, there is none.
+
 Version 2 (arxiv.org/abs/1806.03822) leaves a question unanswered where the sum at [CLS] exceeds that of
 the best span by more than `threshold`. With `tune`, a trained run takes the threshold that was the best
 for F1 on its validation records. Version 1 always answers.
@@ -81,6 +84,15 @@ def best_spans(starts: np.ndarray, ends: np.ndarray, valid: np.ndarray, longest:
     return [(float(sums[index]), int(index // longest), int(index // longest + index % longest)) for index in order]
 
 
+def independent_span(starts: np.ndarray, ends: np.ndarray, valid: np.ndarray, longest: int, count: int
+                     ) -> list[tuple[float, int, int]]:
+    """What `best_spans` gives, of the one pair of both argmaxes over valid tokens; none where it is no valid span."""
+    if not valid.any():
+        return []
+    first, last = (int(np.where(valid, logits, -np.inf).argmax()) for logits in (starts, ends))
+    return [(float(starts[first] + ends[last]), first, last)] if 0 <= last - first < longest else []
+
+
 def _found(window: Window, context: str, options: Options) -> list[tuple[float, int, int]]:
     """(sum, start, end) of the best spans of a window, in characters of the context, edge blanks left out."""
     starts, ends = window.values
@@ -88,7 +100,8 @@ def _found(window: Window, context: str, options: Options) -> list[tuple[float, 
     worded = [bool(context[start:end].strip()) for start, end in places]
     valid = (window.tokens.pieces == CONTEXT) & np.asarray(worded)
     found = []
-    for score, first, last in best_spans(starts, ends, valid, options["max_answer_length"], options["n_best"]):
+    search = best_spans if options["search"] == "exhaustive" else independent_span
+    for score, first, last in search(starts, ends, valid, options["max_answer_length"], options["n_best"]):
         start, end = int(places[first, 0]), int(places[last, 1])
         text = context[start:end]
         found.append((score, start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())))
@@ -181,6 +194,8 @@ def resolve(options: Options, load: Callable[[], Iterable[Record]]) -> Options:
     if options["version"] not in (1, 2):
         raise ValueError(f"config.task.version is {options['version']!r}, expected 1 (every question has an answer) "
                          "or 2")
+    if options["search"] not in ("exhaustive", "independent"):
+        raise ValueError(f"config.task.search is {options['search']!r}, expected exhaustive or independent")
     for name in ("max_answer_length", "n_best"):
         if options[name] < 1:
             raise ValueError(f"config.task.{name} is {options[name]!r}, expected 1 or more")
@@ -196,7 +211,8 @@ def tune(options: Options, figures: Any) -> Options:
 
 TASK = Task(
     name="extractive_qa", chapter="5a", fields={"question": str, "context": str}, targets={"answers": dict},
-    options={"version": 2, "threshold": 0.0, "tune": True, "max_answer_length": 30, "n_best": 5, "overlap": 0},
+    options={"version": 2, "threshold": 0.0, "tune": True, "max_answer_length": 30, "n_best": 5, "overlap": 0,
+             "search": "exhaustive"},
     forms={"encoder": Form("encoder", "span", SPANS, example, graded(), gold=gold)},
     postprocess=postprocess, count=count, figures=figures, metric="f1", baselines=baselines, resolve=resolve,
-    tune=tune)
+    tune=tune, answering=("threshold", "tune", "max_answer_length", "n_best", "search"))

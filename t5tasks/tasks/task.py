@@ -121,6 +121,7 @@ class Task:
       weight: record, options → what its loss counts in training; figures count every record alike.
       lines: how plain text is answered line by line; None where a record is more than a text, or an answer more
         than a line.
+      answering: options that training does not depend on: they act when an answer is read.
       tune: options, a checkpoint's figures of the validation records → options with what is tuned on these.
     """
 
@@ -147,6 +148,7 @@ class Task:
     weight: Callable[[Record, Options], float] = lambda record, options: 1.0
     tune: Callable[[Options, Mapping[str, float]], Options] = lambda options, figures: options
     lines: Lines | None = None
+    answering: tuple[str, ...] = ()
 
     @property
     def higher_is_better(self) -> bool:

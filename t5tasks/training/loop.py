@@ -100,7 +100,8 @@ class Interval:
             "loss": self._sums["loss"] / weight, "nll": self._sums["nll"] / weight,
             "accuracy": self._sums["correct"] / weight,
             "gradient_norm": self._sums["gradient_norm"] / self.finite_steps, "learning_rate": learning_rate,
-            "tokens_per_second": self._tokens / seconds, "seconds_per_step": seconds / self._steps}
+            "tokens_per_second": self._tokens / seconds, "seconds_per_step": seconds / self._steps,
+            "flops_per_step": self._flops / self._steps}
         if peak_flops():
             figures["mfu"] = self._flops / seconds / peak_flops()
         return figures

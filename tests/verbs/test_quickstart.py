@@ -29,7 +29,7 @@ def test_rows_run_beside_each_other_and_are_reported(configs, tmp_path, monkeypa
     for name in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):  # a row trains on one device
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # what is compiled is used once
-    rows = list(quickstart.run_all(configs, tmp_path, workers=2))
+    rows = list(quickstart.run_all(configs, tmp_path, count=2))
     assert {row.folder for row in rows} == {"ner-encoder", "classification-encoder"}
     for row in rows:
         assert 0 <= row.score <= 1 and row.seconds > 0
@@ -38,11 +38,11 @@ def test_rows_run_beside_each_other_and_are_reported(configs, tmp_path, monkeypa
     text = quickstart.report(rows, tmp_path).read_text()
     assert all(f"## {row.task}, {row.architecture}" in text for row in rows)
     # What is there is only read.
-    assert sorted(map(str, quickstart.run_all(configs, tmp_path, workers=1))) == sorted(map(str, rows))
+    assert sorted(map(str, quickstart.run_all(configs, tmp_path, count=1))) == sorted(map(str, rows))
 
 
 def test_a_row_that_fails_is_named(configs, tmp_path):
     broken = configs[0].copy_and_resolve_references()
     broken.optimizer.learning_rate = -1.0
     with pytest.raises(ValueError, match="classification-encoder: optimizer.learning_rate is -1.0.*output.txt"):
-        list(quickstart.run_all([broken], tmp_path, workers=2))
+        list(quickstart.run_all([broken], tmp_path, count=2))
