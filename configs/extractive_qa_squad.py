@@ -10,6 +10,9 @@
 
 Every question that it is trained on has an answer, so of SQuAD 2.0 the answerable half is what it can do; for
 the other half, `best_f1` says what a threshold tuned on that very file would give.
+Seed 0, one core of a shared AMD EPYC beside other work, 2026-11-23, 790 steps in 60 min: F1 65.6 of the first 300
+questions of XQuAD after the last step (51.3, 59.6, 63.9, 65.6 at the four evaluations). Neither the three evaluations
+nor the script above has been run.
 References scored as answers, all 982 of XQuAD, and all 5,452 of SQuAD 2.0 with its two halves: EM and F1 1.
 """
 

@@ -6,6 +6,10 @@
     python -m t5tasks.evaluate --workdir=DIR
     python scripts/benchmarks/encoder_tasks_peer.py ner_wikiann --python=PYTHON      (transformers, the same settings)
 References scored as answers, all 10,000: every F1 1.
+
+Seed 0, one core of a shared AMD EPYC beside other work, 2026-11-23, 1,878 steps in 23 min: entity F1 78.5 of the first
+2,000 development sentences after the last step (71.5, 75.4, 77.6, 78.5 at the four evaluations). PyTorch reached 76.6
+on all of them with the same weights and number of epochs. Other seeds and the script above have not been run.
 """
 
 
