@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from t5tasks import configuration, experiment, sharding, tasks
+from t5tasks import cells, configuration, experiment, sharding, tasks
 from t5tasks.data import batches, sources
 from t5tasks.inference import Predictor
 from t5tasks.metrics import sandbox
@@ -26,6 +26,7 @@ from t5tasks.training.step import make_train_step
 
 CHECKOUT = pathlib.Path(__file__).parents[1]
 FILES = sorted((CHECKOUT / "configs").glob("*.py"))
+ABLATIONS = sorted((CHECKOUT / "configs" / "ablations").glob("*.py"))
 files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 BUILTIN_FORMS = [(name, architecture) for name in tasks.names() for architecture in tasks.get(name).forms]
 
@@ -74,7 +75,7 @@ def require(config: ml_collections.ConfigDict, scratch: pathlib.Path) -> None:
         pytest.skip(f"real weights are absent: no folder {config.pretrained} (see third_party/README.md)")
 
 
-@files
+@pytest.mark.parametrize("path", FILES + ABLATIONS, ids=lambda path: path.stem)
 def test_a_config_resolves(path: pathlib.Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
     config = loaded(path)
@@ -116,9 +117,24 @@ def test_a_config_is_put_together(path: pathlib.Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("name", "architecture"), BUILTIN_FORMS)
 def test_a_built_in_config_takes_a_step(name: str, architecture: str, quick_jit: Callable) -> None:
-    config = tiny(loaded(CHECKOUT / "configs" / f"{name}.py"))
+    config = loaded(CHECKOUT / "configs" / f"{name}.py")
     config.architecture = architecture
-    run = experiment.build(config, None)
+    takes_two_steps(config, quick_jit)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_what_an_ablation_trains_takes_a_step(path: pathlib.Path, quick_jit: Callable) -> None:
+    found = cells.read(str(path))
+    assert isinstance(found, list) and len({cell.name for cell in found}) >= 2
+    trained = {cell.training_id: cell for cell in found if cell.seed == found[0].seed}
+    for cell in trained.values():
+        takes_two_steps(configuration.from_plain(cell.training), quick_jit)
+
+
+def takes_two_steps(config: ml_collections.ConfigDict, quick_jit: Callable) -> None:
+    """Two steps of the config on few records with a small model: the loss is a guess's, and the parameters move."""
+    config = tiny(config)
+    run, name = experiment.build(config, None), config.task.name
     optimizer = optimizers.build(config.optimizer, 100)
     state = states.initialise(run.model, optimizer, run.mesh, config.seed)
     records = sources.load(config.data.train, name)

@@ -11,7 +11,7 @@ from t5tasks import tasks
 from t5tasks.data import tokenizer as tokenizers
 from t5tasks.data.features import Example, Piece, Span, special, windows
 from t5tasks.metrics import counts as counting
-from t5tasks.tasks.extractive_qa import best_spans
+from t5tasks.tasks.extractive_qa import best_spans, independent_span
 from t5tasks.tasks.task import Window
 
 TASK = tasks.get("extractive_qa")
@@ -96,6 +96,25 @@ def _double_loop(starts, ends, valid, longest, count):
             if valid[first] and valid[last]:
                 found.append((starts[first] + ends[last], first, last))
     return sorted(found, key=lambda each: -each[0])[:count]  # stable: the earlier of equal ones first
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_independent_span_is_of_both_argmaxes_and_the_best_one_where_they_fit(seed):
+    draw = np.random.default_rng(seed)
+    starts, ends = draw.normal(size=(2, 6))
+    valid, longest = draw.random(6) < 0.8, int(draw.integers(1, 7))
+    allowed = np.flatnonzero(valid)
+    first, last = (max(allowed, key=lambda place: logits[place]) for logits in (starts, ends))
+    found = independent_span(starts, ends, valid, longest, 3)
+    if not first <= last < first + longest:
+        assert found == []
+        return
+    assert found == [(pytest.approx(starts[first] + ends[last]), first, last)]
+    assert found[0][1:] == best_spans(starts, ends, valid, longest, 1)[0][1:]
+
+
+def test_where_nothing_is_valid_there_is_no_independent_span():
+    assert independent_span(np.zeros(3), np.zeros(3), np.zeros(3, bool), 3, 1) == []
 
 
 @pytest.mark.parametrize("seed", range(40))
