@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chapter 5a: the best of all valid spans against the argmax of start and of end, one trained model read twice."""
+"""Chapter 5a: the best of all valid spans against the argmax of start and of end, one trained model read twice.
+
+    python -m t5tasks.sweep --config=configs/ablations/extractive_qa_search.py --workdir=DIR
+
+It has not been run whole yet.
+"""
 
 import pathlib
 
