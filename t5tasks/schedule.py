@@ -7,8 +7,8 @@ runs it, and the others take what is left, then wait.
 
 import collections
 import dataclasses
+import json
 import pathlib
-import re
 from collections.abc import Iterable
 
 from t5tasks import results, workers
@@ -105,8 +105,7 @@ class Schedule:
 
     def _steps(self, cell: Cell) -> int:
         path = self.places.trained(cell) / "plan.json"
-        found = re.search(r'"steps": (\d+)', path.read_text()) if path.exists() else None
-        return int(found[1]) if found else 0
+        return int(json.loads(path.read_text())["steps"]) if path.exists() else 0
 
     def _validation(self, cell: Cell) -> str:
         """The latest score in training, in brackets, as it is of other records."""
