@@ -19,7 +19,7 @@ from typing import Any
 from etils import epath
 
 NAME = "manifest.json"
-REWRITTEN = {NAME, "_CHECKPOINT_METADATA"}  # by the storage library, after the manifest was made
+REWRITTEN = {NAME, "_CHECKPOINT_METADATA", "commit_success.txt"}  # by the storage library, after the manifest was made
 PIECE = 1 << 22  # bytes
 MOST_THREADS = 8
 
