@@ -73,7 +73,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, allow_data_c
             except StoppedError:
                 checkpoints.close()
                 raise StoppedError(f"{workdir}: stopped by {stop.signal or 'a signal to another process'} after step "
-                                   f"{checkpoints.latest()} of {plan.steps}, all saved") from None
+                                   f"{checkpoints.written} of {plan.steps}, all saved") from None
 
 
 @dataclasses.dataclass(frozen=True)

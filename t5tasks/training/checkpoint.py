@@ -60,7 +60,7 @@ class Checkpoints:
             kept.append(managers.BestN(get_metric_fn=figure, n=1, keep_checkpoints_without_metrics=False))
         self._folder, self._figure, self._reading = epath.Path(folder.absolute()), figure, reading
         self._damage: dict[int, str] = {}  # of the steps that were verified
-        self._step = self._hashed = -1  # which is being written, and of which this process has hashed its part
+        self.written = -1  # the step whose writing was begun last
         self._manager = ocp.CheckpointManager(
             self._folder, item_handlers={
                 "parameters": ocp.StandardCheckpointHandler(), "optimizer": ocp.StandardCheckpointHandler(),
@@ -125,7 +125,7 @@ class Checkpoints:
         known = {**run, "step": step, "key": np.asarray(state.key).tolist(), "evaluated": metrics is not None}
         with self._told():
             self._manager.wait_until_finished()
-            self._step = step
+            self.written = step
             self._damage.pop(step, None)
             self._manager.save(step, args=ocp.args.Composite(
                 parameters=ocp.args.StandardSave(model.unrolled_form(
@@ -191,10 +191,9 @@ class Checkpoints:
                              f"{describe(there)} in the checkpoint, {describe(here)} in the config")
 
     def _meet(self, *, key: str, timeout_ms: int) -> None:
-        """Where the writing threads of several processes wait for each other, first when each has written its part."""
-        if jax.process_index() and self._hashed != self._step:
+        """Where the writing threads of several processes wait for each other, as when each has written its part."""
+        if "async_write_complete" in key and jax.process_index():
             manifest.write_part(self._being_written(), jax.process_index())
-            self._hashed = self._step
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
     def _seal(self) -> None:
@@ -202,8 +201,8 @@ class Checkpoints:
         manifest.seal(self._being_written(), jax.process_count())
 
     def _being_written(self) -> epath.Path:
-        unfinished = sorted(self._folder.glob(f"{self._step}.orbax-checkpoint-tmp*"))
-        return unfinished[-1] if unfinished else self._folder / str(self._step)
+        unfinished = sorted(self._folder.glob(f"{self.written}.orbax-checkpoint-tmp*"))
+        return unfinished[-1] if unfinished else self._folder / str(self.written)
 
     def _metrics(self, step: int) -> Mapping[str, float] | None:
         try:
@@ -246,9 +245,9 @@ class Checkpoints:
             known = re.search(r"No space left on device|File too large|Disk quota exceeded|Read-only file system"
                               r"|Permission denied|Input/output error", str(error))
             reason = known[0] if known else f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            whole = [step for step in self._manager.all_steps(read=True) if step != self._step]
+            whole = [step for step in self._manager.all_steps(read=True) if step != self.written]
             last = f"step {max(whole)} is whole, and the same command goes on from it" if whole else "none is whole yet"
-            raise NotSavedError(f"the checkpoint of step {self._step} was not written: {reason} ({self._free()}); "
+            raise NotSavedError(f"the checkpoint of step {self.written} was not written: {reason} ({self._free()}); "
                                 f"{last} once there is room") from error
 
     def _free(self) -> str:

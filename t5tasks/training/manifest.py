@@ -20,6 +20,7 @@ from etils import epath
 
 NAME = "manifest.json"
 REWRITTEN = {NAME, "_CHECKPOINT_METADATA", "commit_success.txt"}  # by the storage library, after the manifest was made
+UNFINISHED = r"\.orbax-checkpoint-tmp[^/]*"  # ends the name of an item's folder until all processes have written it
 PIECE = 1 << 22  # bytes
 MOST_THREADS = 8
 
@@ -32,14 +33,14 @@ def write_part(folder: epath.Path, process: int) -> None:
 
 
 def seal(folder: epath.Path, processes: int) -> None:
-    """Writes the manifest of a step: what process 0 wrote, and the parts of the others."""
+    """Writes the manifest of a step: what process 0 wrote, and the parts of the others (made here, where missing)."""
     entries = _entries(folder, 0)
-    parts = [folder / f"manifest.{process}.json" for process in range(1, processes)]
-    for part in parts:
-        entries |= json.loads(part.read_text())
+    parts = {process: folder / f"manifest.{process}.json" for process in range(1, processes)}
+    for process, part in parts.items():
+        entries |= json.loads(part.read_text()) if part.exists() else _entries(folder, process)
     _write(folder / NAME, entries)
-    for part in parts:
-        part.unlink()
+    for part in parts.values():
+        part.unlink(missing_ok=True)
 
 
 def damage(folder: epath.Path, items: Collection[str] = (), process: int = 0, processes: int = 1) -> str:
@@ -78,7 +79,7 @@ def _entries(folder: epath.Path, process: int) -> Entries:
             found[name] = path.stat().length
     found = {name: size for name, size in found.items() if name not in REWRITTEN}
     digests = _hashed(folder, found)
-    return {name: {"size": size, "sha256": digests[name]} for name, size in found.items()}
+    return {re.sub(UNFINISHED, "", name): {"size": size, "sha256": digests[name]} for name, size in found.items()}
 
 
 def _files(folder: epath.Path) -> Iterable[epath.Path]:
