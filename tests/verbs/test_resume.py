@@ -19,9 +19,10 @@ import jax
 import numpy as np
 import pytest
 
-from t5tasks import evaluate, export, predict, resuming, train
+from t5tasks import evaluate, experiment, export, predict, resuming, train
 from t5tasks.trained import load
 from t5tasks.training.lock import sole_writer
+from t5tasks.training.loop import Plan
 from t5tasks.training.preemption import RUN_AGAIN
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
@@ -179,7 +180,6 @@ def test_a_full_disk_is_told_in_a_line_and_the_step_before_is_as_it_was(
 
     with monkeypatch.context() as patched:
         patched.setattr(train, "MetricsWriter", Filling)
-        patched.setattr(jax.config, "jax_enable_compilation_cache", False, raising=False)
         try:
             told = verb(train, *line)
         finally:
@@ -252,18 +252,14 @@ def test_what_is_trained_for_never_is(change: dict) -> None:
 
 
 def test_data_shards_count_where_rows_are_packed(
-        runs: Callable, config_file: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+        halfway: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As two processes would have them; unpacked, every process reads all rows, and may be one of any number."""
-    from t5tasks import configuration, experiment
-    run = runs("text_generation", "decoder")
-    config = configuration.read(str(run.config))
-    config.batch.packing = True
-    packed = experiment.build(config, run.workdir)
-    plan = train.make_plan(config, packed, experiment.read_records(config.data.train, packed.task, packed.options))
+    config = experiment.given_or_saved(None, halfway)
+    run, plan = experiment.build(config, halfway), Plan(6, 1, 3, 3)
     monkeypatch.setattr(resuming.sharding, "batch_part", lambda mesh: (0, 2))
-    assert resuming.fingerprint(packed, plan, 96)["data_shards"] == 2
-    config.batch.packing = False
-    assert resuming.fingerprint(packed, plan, 96)["data_shards"] == 1
+    assert resuming.fingerprint(run, plan, 96)["data_shards"] == 1
+    config.batch.packing = True
+    assert resuming.fingerprint(run, plan, 96)["data_shards"] == 2
 
 
 def test_other_data_that_are_allowed_are_read_from_their_beginning(
