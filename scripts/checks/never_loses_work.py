@@ -120,7 +120,7 @@ def stopped(folder: pathlib.Path, processes: int, expected: tuple[list, bytes]) 
     until_step(run[0], 7)
     asked = time.monotonic()
     run[-1].send_signal(signal.SIGTERM)
-    statuses, said = ended(run)
+    statuses, _ = ended(run)
     took = time.monotonic() - asked
     told(f"SIGTERM, processes: {processes}: exit status 75 within 30 s", statuses == [75] * processes and took < 30,
          f"{took:.1f} s, {statuses}")
