@@ -83,7 +83,8 @@ def lines(workdir: pathlib.Path) -> dict[tuple[int, str], dict]:
     """metrics.jsonl, but for how fast it went."""
     read = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     return {(line["step"], line["kind"]): {
-        name: value for name, value in line.items() if isinstance(value, float) and "second" not in name}
+        name: value for name, value in line.items() if isinstance(value, float) and "second" not in name
+        and name != "mfu"}
         for line in read}
 
 
