@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verb's main function in, a process out: flags parsed, mistakes told in one clear line."""
 
+import dataclasses
 import os
 import pathlib
 import sys
@@ -45,6 +46,8 @@ def prepare() -> None:
     logging.set_verbosity(logging.WARNING)
     # What orbax cannot write or read is raised too, and told in one line.
     logging.get_absl_logger().addFilter(_is_not_orbax)
+    if not isinstance(sys.unraisablehook, Unraisable):
+        sys.unraisablehook = Unraisable(sys.unraisablehook)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a program compiled once is there for the next run
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
@@ -52,6 +55,17 @@ def prepare() -> None:
 
 def _is_not_orbax(record: LogRecord) -> bool:
     return "/orbax/" not in record.pathname
+
+
+@dataclasses.dataclass(frozen=True)
+class Unraisable:
+    """A hook for errors that nobody can catch, less those of writing threads that come home to a failed save."""
+
+    hook: Callable[[Any], Any]
+
+    def __call__(self, error: Any) -> None:
+        if str(error.exc_value) != "Event loop is closed":
+            self.hook(error)
 
 
 def run(main: Callable[[list[str]], Any]) -> None:

@@ -165,7 +165,6 @@ def test_a_run_that_was_asked_to_stop_loses_no_step(
     assert kept_steps(tmp_path / "stopped") == kept_steps(tmp_path / "straight") == [3, 6]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax gives its event loop up
 def test_a_full_disk_is_told_in_a_line_and_the_step_before_is_as_it_was(
         runs: Callable, verb: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """Files may not grow beyond 16,000 bytes once step 3 is written; a checkpoint's are larger."""
