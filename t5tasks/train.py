@@ -63,17 +63,17 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, allow_data_c
         optimizer = optimizers.build(config.optimizer, plan.steps)
         with Checkpoints(workdir / "checkpoints", run.task.metric, run.task.higher_is_better) as checkpoints:
             begun = _begin(run, plan, optimizer, len(records), checkpoints, allow_data_change)
-            if int(begun.state.step) >= plan.steps and not begun.evaluate_first:
+            first = int(begun.state.step)
+            if first >= plan.steps and not begun.evaluate_first:
                 if jax.process_index() == 0:
-                    print(f"{workdir}: finished at step {int(begun.state.step)} of {plan.steps}; "
-                          f"{_summary(begun.figures)}")
+                    print(f"{workdir}: finished at step {first} of {plan.steps}; {_summary(begun.figures)}")
                 return begun.figures
             try:
                 return _run(run, records, validation, plan, optimizer, begun, checkpoints, stop)
             except StoppedError:
                 checkpoints.close()
                 raise StoppedError(f"{workdir}: stopped by {stop.signal or 'a signal to another process'} after step "
-                                   f"{checkpoints.written} of {plan.steps}, all saved") from None
+                                   f"{max(first, checkpoints.written)} of {plan.steps}, all saved") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     if begun.data is not None:
         resuming.go_on(data, begun.data, part[0])
     predictor = Predictor(run, stop.pulse)
-    latest_figures: dict[str, float] = {}
+    latest_figures = dict(begun.figures)
     lead = jax.process_index() == 0
     writer = MetricsWriter(workdir, first) if lead else None
     progress = ProgressLine(run.task.name, plan.steps, first, quiet=not lead)
