@@ -9,8 +9,9 @@ four each. `python` must see the package. Exit status 1 where a promise is not k
 Recorded: not yet run to its end; on 2026-11-23, two cores that many processes shared, it was begun and given up after
 its undisturbed run. What was seen otherwise, in tests/verbs and by hand: one process stopped by SIGTERM and by Ctrl-C
 (once within an evaluation) and finished is bit-identical to an undisturbed run, and loses no step; two processes, one
-of which was sent SIGTERM while step 4 was logged, both ended with 75 and step 5 saved; of two processes of which one
-failed, the other was ended by the heartbeats. Killing at random moments, and two processes to the bit, are open.
+of which was sent SIGTERM while step 4 was logged, both ended with 75 and step 5 saved; of two processes, without
+a model, of which one was killed, the other's next all-gather failed at once, and without one it was ended after 20.2 s
+by missing heartbeats. Killing at random moments, and two processes to the bit, are open.
 """
 
 import argparse
