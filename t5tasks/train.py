@@ -148,17 +148,21 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
 
     def save(state: TrainState, metrics: Mapping[str, float] | None) -> None:
         check(state)
-        stop.nothing_to_save = False
         checkpoints.save(run.model, state, {"data": resuming.positions(data, *part), "fingerprint": begun.identity,
                                             "figures": dict(latest_figures)}, metrics, parts)
 
     def asked_to_stop() -> bool:
-        stop.nothing_to_save = False
         checkpoints.check()
         return stop.reached()
 
-    step = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches, parts),
-                   donate_argnums=0)
+    compiled = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches, parts),
+                       donate_argnums=0)
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> Any:
+        taken = compiled(state, batch)
+        stop.nothing_to_save = False
+        return taken
+
     hooks = Hooks(place=lambda batch: sharding.global_batch(batch, run.mesh), evaluate=evaluate, save=save,
                   learning_rate=optimizers.schedule(config.optimizer, plan.steps), stop=asked_to_stop)
     with progress:
