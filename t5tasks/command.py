@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A verb's main function in, a process out: flags parsed, mistakes told in one clear line."""
 
+import dataclasses
 import functools
 import os
 import pathlib
 import sys
 from collections.abc import Callable
+from logging import LogRecord
 from typing import Any
 
 import jax
@@ -43,9 +45,28 @@ def prepare() -> None:
     """What every process of a verb begins with: no telemetry, only warnings, and the cache of compiled programs."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.set_verbosity(logging.WARNING)
+    # What orbax cannot write or read is raised too, and told in one line.
+    logging.get_absl_logger().addFilter(_is_not_orbax)
+    if not isinstance(sys.unraisablehook, Unraisable):
+        sys.unraisablehook = Unraisable(sys.unraisablehook)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # a program compiled once is there for the next run
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "t5tasks" / "jax"))
+
+
+def _is_not_orbax(record: LogRecord) -> bool:
+    return "/orbax/" not in record.pathname
+
+
+@dataclasses.dataclass(frozen=True)
+class Unraisable:
+    """A hook for errors that nobody can catch, less those of writing threads that come home to a failed save."""
+
+    hook: Callable[[Any], Any]
+
+    def __call__(self, error: Any) -> None:
+        if str(error.exc_value) != "Event loop is closed":
+            self.hook(error)
 
 
 def run(main: Callable[[list[str]], Any], arguments: int = 0) -> None:
@@ -54,15 +75,22 @@ def run(main: Callable[[list[str]], Any], arguments: int = 0) -> None:
     prepare()
     try:
         app.run(main, flags_parser=functools.partial(_parse, most=arguments))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        if os.environ.get("T5TASKS_TRACEBACK") or not _is_mistake(error):
+    except (KeyboardInterrupt, Exception) as error:
+        if (status := told(error)) is None:
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print("error: " + " ".join(str(message).split()), file=sys.stderr)
-        sys.exit(1)
+        sys.exit(status)
+
+
+def told(error: BaseException) -> int | None:
+    """Tells a user's mistake or Ctrl-C in one line, and returns the exit status; None for any other error."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 130
+    if os.environ.get("T5TASKS_TRACEBACK") or not _is_mistake(error):
+        return None
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    return 1
 
 
 def _parse(arguments: list[str], most: int) -> list[str]:
@@ -81,10 +109,12 @@ def _parse(arguments: list[str], most: int) -> list[str]:
     return rest
 
 
-def _is_mistake(error: Exception) -> bool:
+def _is_mistake(error: BaseException) -> bool:
     """Whether the error is about what the user gave, not about our own code."""
     if isinstance(error, ValueError | OSError):
         return True
+    if not isinstance(error, KeyError | AttributeError | TypeError):
+        return False
     # ml_collections reports an unknown setting as KeyError or AttributeError, a wrong type as TypeError.
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

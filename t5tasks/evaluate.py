@@ -17,7 +17,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from t5tasks import command, experiment, inference, tasks
+from t5tasks import command, experiment, inference, processes, tasks
 from t5tasks.inference import Predictor
 from t5tasks.metrics.counts import Counts
 from t5tasks.tasks.task import GENERATION, Prediction, Record
@@ -80,6 +80,7 @@ def evaluate_gold(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
+    processes.define_flags()
     flags.DEFINE_string("workdir", None, "folder of a run")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to score")
     flags.DEFINE_enum("answers", "model", ["model", "gold"], "whose answers to score: the model's, or the records'")
@@ -90,13 +91,15 @@ def main(_: list[str]) -> None:
     """The verb."""
     given = flags.FLAGS
     workdir = pathlib.Path(given.workdir) if given.workdir else None
-    if given.answers == "gold":
-        result = evaluate_gold(experiment.given_or_saved(given.config, workdir))
-    else:
-        result = evaluate(given.config, workdir, given.checkpoint)
-    print(json.dumps(result, indent=2))
-    if given.output:
-        experiment.write_json(pathlib.Path(given.output), result)
+    with processes.joined():
+        if given.answers == "gold":
+            result = evaluate_gold(experiment.given_or_saved(given.config, workdir))
+        else:
+            result = evaluate(given.config, workdir, given.checkpoint)
+        if jax.process_index() == 0:
+            print(json.dumps(result, indent=2))
+            if given.output:
+                experiment.write_json(pathlib.Path(given.output), result)
 
 
 if __name__ == "__main__":

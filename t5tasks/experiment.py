@@ -264,7 +264,7 @@ def find_tokenizer(config: ml_collections.ConfigDict, workdir: pathlib.Path | No
     path = config.tokenizer.path or (config.pretrained and pretrained_folder(config))
     if path:
         tokenizer = tokenizers.load(path)
-        if kept is not None:
+        if kept is not None and jax.process_index() == 0:
             with whole(kept) as partial:
                 tokenizer.save(partial)
         return tokenizer

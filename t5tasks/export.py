@@ -13,7 +13,7 @@ import jax
 import ml_collections
 from absl import flags
 
-from t5tasks import command, experiment, pretrained, trained
+from t5tasks import command, experiment, pretrained, processes, trained
 from t5tasks.models.adapters import Lora
 from t5tasks.pretrained import adapters
 
@@ -49,6 +49,7 @@ def export(config: ml_collections.ConfigDict | None, workdir: pathlib.Path, outp
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
+    processes.define_flags()
     flags.DEFINE_string("workdir", None, "folder of a run")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to write")
     flags.DEFINE_string("output", None, "new folder for the model or its adapters")
@@ -60,8 +61,11 @@ def main(_: list[str]) -> None:
     given = flags.FLAGS
     if not given.workdir or not given.output:
         raise ValueError("export needs --workdir=DIR and --output=FOLDER")
-    print(export(given.config, pathlib.Path(given.workdir), pathlib.Path(given.output), given.merge,
-                 given.checkpoint))
+    with processes.joined():
+        said = export(given.config, pathlib.Path(given.workdir), pathlib.Path(given.output), given.merge,
+                      given.checkpoint)
+        if jax.process_index() == 0:
+            print(said)
 
 
 if __name__ == "__main__":

@@ -76,9 +76,14 @@ def count(task: Task, options: Options, predictions: Iterable[tuple[Record, Pred
 class Predictor:
     """Answers records with one set of parameters; programs are compiled once a shape."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        """Raises ValueError for decode settings out of range."""
-        self.experiment = experiment
+    def __init__(self, experiment: Experiment, pulse: Callable[[], None] = lambda: None) -> None:
+        """Args:
+          pulse: called before every batch (of several processes, at the same one on each); what it raises, ends it.
+
+        Raises:
+          ValueError: decode settings out of range.
+        """
+        self.experiment, self._pulse = experiment, pulse
         method = experiment.form.answers_by
         writer = Writer(experiment)  # which checks config.decode, whatever the form
         self._writer = writer if method == GENERATION else None
@@ -114,7 +119,9 @@ class Predictor:
         if self._writer is not None:
             parameters = self._writer.prepared(parameters)
             if self._writer.refills:
-                yield from self._writer.answers_in_slots(parameters, records, skip)
+                for answered in self._writer.answers_in_slots(parameters, records, skip):
+                    self._pulse()
+                    yield answered
                 return
         size = WINDOW * self._prompts.shape.size
         first = skip - skip % size
@@ -144,6 +151,7 @@ class Predictor:
         stream = ((key, features) for key, (features, _) in rows.items())
         for keys, batch in self._prompts.ahead(
                 batches.evaluation_batches(stream, self._prompts.shape, len(rows))):
+            self._pulse()
             indices = [index for index, _ in keys]
             if max(indices) < skip:
                 continue
@@ -213,6 +221,7 @@ class Predictor:
                 for features, _, _ in self.experiment.windows(record))
         total = dict.fromkeys(("token_loss", "token_correct", "token_count"), 0.0)
         for _, batch in self._prompts.ahead(batches.evaluation_batches(rows, self.experiment.evaluation_shape)):
+            self._pulse()
             sums = jax.device_get(self._sums(parameters, self._prompts.place(batch)))
             for name, part in (("token_loss", "nll"), ("token_correct", "correct"), ("token_count", "weight")):
                 total[name] += float(sums[part])

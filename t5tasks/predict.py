@@ -24,11 +24,12 @@ from typing import IO, Any
 import jax
 from absl import flags
 
-from t5tasks import augmentation, command, configuration, experiment, line_by_line
+from t5tasks import augmentation, command, configuration, experiment, line_by_line, processes
 from t5tasks.data import sources
 from t5tasks.inference import Predictor
 from t5tasks.tasks.task import Record
 from t5tasks.trained import Trained, load
+from t5tasks.training import agreement
 from t5tasks.training.writers import ProgressLine
 
 # The settings that predictions depend on.
@@ -49,7 +50,7 @@ def predict(trained: Trained, source: str, output: pathlib.Path) -> int:
     if source.startswith(line_by_line.SCHEME):
         return _predict_lines(trained, line_by_line.parse(source), output, identity)
     source = source if ":" in source.split("/")[0] else f"file:{source}"
-    done = 0 if output == STANDARD_OUTPUT else _resume(output, output, {**identity, "input": source})
+    done = 0 if output == STANDARD_OUTPUT else _begun(output, output, {**identity, "input": source})
 
     def records() -> Iterator[Record]:
         found = sources.read(source, run.task.name, run.task.pictures)
@@ -72,7 +73,7 @@ def _predict_lines(trained: Trained, text: line_by_line.PlainText, output: pathl
     total, content = (0, f"piped at {time.time_ns()}") if text.piped else text.measure()
     piped_out = output == STANDARD_OUTPUT
     growing = output if piped_out else output.with_name(f".{output.name}.partial")
-    done = 0 if piped_out else _resume(output, growing, {**identity, "content": content})
+    done = 0 if piped_out else _begun(output, growing, {**identity, "content": content})
     if not piped_out and output.exists():
         return done
     predictor = Predictor(trained.experiment)
@@ -109,6 +110,11 @@ def _opened(output: pathlib.Path, lead: bool) -> contextlib.AbstractContextManag
     return output.open("a", encoding="utf-8", newline="\n")
 
 
+def _begun(output: pathlib.Path, growing: pathlib.Path, identity: dict[str, Any]) -> int:
+    """`_resume`, by the one process that writes, for all."""
+    return int(agreement.gathered(str(_resume(output, growing, identity) if jax.process_index() == 0 else 0))[0])
+
+
 def _resume(output: pathlib.Path, growing: pathlib.Path, identity: dict[str, Any]) -> int:
     """Whole lines already there, half a last line cut off; the file beside it says what made them.
 
@@ -143,6 +149,7 @@ def _resume(output: pathlib.Path, growing: pathlib.Path, identity: dict[str, Any
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
+    processes.define_flags()
     flags.DEFINE_string("workdir", None, "folder of a run")
     flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "which step to use")
     flags.DEFINE_string("input", None, "JSON Lines of records, or any source (file:, hub:, builtin:), or "
@@ -156,11 +163,12 @@ def main(_: list[str]) -> None:
     given = flags.FLAGS
     if not given.input or not given.output:
         raise ValueError("predict needs --input=FILE and --output=FILE")
-    trained = load(given.config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
-    output = pathlib.Path(given.output)
-    count = predict(trained, given.input, output)
-    if output != STANDARD_OUTPUT:
-        print(f"{given.output}: {count} predictions")
+    with processes.joined():
+        trained = load(given.config, pathlib.Path(given.workdir) if given.workdir else None, given.checkpoint)
+        output = pathlib.Path(given.output)
+        count = predict(trained, given.input, output)
+        if output != STANDARD_OUTPUT and jax.process_index() == 0:
+            print(f"{given.output}: {count} predictions")
 
 
 if __name__ == "__main__":

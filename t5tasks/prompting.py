@@ -71,15 +71,14 @@ class Prompts:
 
     def place(self, batch: Batch) -> dict[str, jax.Array]:
         """A batch on the mesh, of which each process has the same and puts its part."""
-        mine = _mine(batch)
-        return sharding.global_batch({name: rows[mine] for name, rows in batch.items()}, self.experiment.mesh)
+        return sharding.global_batch({name: self._mine(rows) for name, rows in batch.items()}, self.experiment.mesh)
 
     def ahead(self, numbered: Iterable[Numbered]) -> Iterator[Numbered]:
         """The same batches, whose images are read by other threads while the ones before are in use."""
 
         def read(item: Numbered) -> Numbered:
             if "images" in item[1]:
-                item[1]["images"][_mine(item[1])]  # which is kept
+                self._mine(item[1]["images"])  # which is kept
             return item
 
         return batches.made_ahead(read, numbered, 1)
@@ -90,8 +89,9 @@ class Prompts:
             array = jax.jit(lambda value: value, out_shardings=sharding.replicated(self.experiment.mesh))(array)
         return np.asarray(array)
 
-
-def _mine(batch: Batch) -> slice:
-    """The rows that this process puts on its devices."""
-    part = len(next(iter(batch.values()))) // jax.process_count()
-    return slice(jax.process_index() * part, (jax.process_index() + 1) * part)
+    def _mine(self, rows: np.ndarray) -> np.ndarray:
+        """The rows that this process puts on its devices."""
+        chosen = sharding.part_rows(self.experiment.mesh, len(rows))
+        if len(chosen) == chosen[-1] - chosen[0] + 1:
+            return rows[chosen[0] : chosen[-1] + 1]
+        return np.concatenate([rows[row : row + 1] for row in chosen])  # images are read by slices

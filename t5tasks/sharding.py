@@ -9,6 +9,7 @@ key/value heads on eight tensor devices), as grouped-query models need. An adapt
 kernel does: A has the kernel's inputs, B its outputs, and the rank is whole on every device.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -167,7 +168,53 @@ def optimizer_shardings(state: Any, parameters: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(place, state)
 
 
+@functools.lru_cache(maxsize=16)
+def batch_part(mesh: Mesh) -> tuple[int, int]:
+    """Which part of a batch's rows this process puts on its devices, of how many equal ones.
+
+    Processes whose devices hold the same rows (as under a `tensor` axis that spans them) have the same part.
+
+    Raises:
+      ValueError: the mesh cuts the rows otherwise than the processes.
+    """
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    held: dict[int, set[int]] = {}
+    for number, devices in enumerate(mesh.devices.reshape(shards, -1)):
+        for device in devices.flat:
+            held.setdefault(device.process_index, set()).add(number)
+    parts = sorted({tuple(sorted(rows)) for rows in held.values()})
+    if sum(map(len, parts)) != shards or len({len(part) for part in parts}) != 1:
+        raise ValueError(f"the mesh of data={mesh.shape['data']} fsdp={mesh.shape['fsdp']} "
+                         f"tensor={mesh.shape['tensor']} gives some of the {len(held)} processes rows that only a part "
+                         "of their devices share; make tensor a divisor or a multiple of the devices of a process")
+    here = parts.index(tuple(sorted(held.get(jax.process_index(), set(parts[0])))))
+    return here, len(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def part_rows(mesh: Mesh, size: int) -> np.ndarray:
+    """int[size / parts]: which rows of a batch of this size this process's devices hold, in ascending order."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    here = [number for number, devices in enumerate(mesh.devices.reshape(shards, -1))
+            if any(device.process_index == jax.process_index() for device in devices.flat)]
+    each = size // shards
+    return np.concatenate([np.arange(number * each, (number + 1) * each) for number in here])
+
+
 def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Puts this process's rows on its devices, as its part of the global batch."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    """Puts this process's rows, its part (`batch_part`) of the global batch in ascending order, on its devices."""
+    sharding, (_, parts) = batch_sharding(mesh), batch_part(mesh)
+
+    def place(rows: np.ndarray) -> jax.Array:
+        size = len(rows) * parts
+        mine = part_rows(mesh, size)
+
+        def cut(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            start, stop, _ = index[0].indices(size)
+            first = int(np.searchsorted(mine, start))
+            return rows[(slice(first, first + stop - start), *index[1:])]
+
+        return jax.make_array_from_callback((size, *rows.shape[1:]), sharding, cut)
+
+    return {name: place(rows) for name, rows in batch.items()}

@@ -2,6 +2,9 @@
 """A config in, a trained model in a workdir out; run again, it goes on where it stopped.
 
     python -m t5tasks.train --config=configs/translation.py --workdir=DIR [--config.NAME=VALUE ...]
+
+Exit status: 0 finished, 1 a mistake or a failure told in one line, 75 stopped by SIGTERM or SIGINT with all
+saved (the same command goes on).
 """
 
 import dataclasses
@@ -20,7 +23,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from t5tasks import beginning, command, configuration, experiment, sharding
+from t5tasks import beginning, command, experiment, processes, resuming, sharding
 from t5tasks.data import batches
 from t5tasks.experiment import Experiment
 from t5tasks.inference import Predictor
@@ -28,59 +31,99 @@ from t5tasks.training import optimizer as optimizers
 from t5tasks.training import partition as partitions
 from t5tasks.training import state as states
 from t5tasks.training.checkpoint import Checkpoints
+from t5tasks.training.lock import sole_writer
 from t5tasks.training.loop import Hooks, NonFiniteLossError, Plan, fit
 from t5tasks.training.partition import Partition
+from t5tasks.training.preemption import RUN_AGAIN, StoppedError, StopRequest
 from t5tasks.training.state import TrainState
 from t5tasks.training.step import make_train_step
 from t5tasks.training.writers import MetricsWriter, ProgressLine
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path, allow_data_change: bool = False
+          ) -> dict[str, float]:
     """Trains to the end and returns the last evaluation's figures; see the module for resuming.
 
+    Args:
+      allow_data_change: go on although the data, or their order, are not those that the run began with; the new
+        ones are read from their beginning.
+
     Raises:
-      ValueError: whatever does not fit, in one line. NonFiniteLossError: the loss diverged.
+      ValueError: whatever does not fit, in one line, or another run writes there. NonFiniteLossError: the loss
+      diverged. NotSavedError: a checkpoint could not be written. StoppedError: by a signal, with all saved.
     """
-    if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
-        _check_identity(_for_good(saved), _for_good(config))
-    run = experiment.build(config, workdir)
-    records = run.training_rows(experiment.read_records(config.data.train, run.task, run.options))
-    validation = _head(experiment.read_records(config.data.validation, run.task, run.options),
-                       config.train.validation_records)
-    plan = make_plan(config, run, records)
-    optimizer = optimizers.build(config.optimizer, plan.steps)
-    with Checkpoints(workdir / "checkpoints", run.task.metric, run.task.higher_is_better) as checkpoints:
-        latest = checkpoints.latest()
-        identity = fingerprint(run, plan, len(records))
-        if latest is None:
-            state, parts = _first_state(run, optimizer)
-            if parts.adapted:
-                identity["base"] = partitions.identity(run.model, state.kept)
+    with StopRequest() as stop, sole_writer(workdir):
+        if (saved := experiment.saved_config(workdir)) is not None:  # what the workdir keeps, it keeps
+            resuming.check_kept(saved, config)
+        run = experiment.build(config, workdir)
+        records = run.training_rows(experiment.read_records(config.data.train, run.task, run.options))
+        validation = _head(experiment.read_records(config.data.validation, run.task, run.options),
+                           config.train.validation_records)
+        plan = make_plan(config, run, records)
+        optimizer = optimizers.build(config.optimizer, plan.steps)
+        with Checkpoints(workdir / "checkpoints", run.task.metric, run.task.higher_is_better) as checkpoints:
+            begun = _begin(run, plan, optimizer, len(records), checkpoints, allow_data_change)
+            first = int(begun.state.step)
+            if first >= plan.steps and not begun.evaluate_first:
+                if jax.process_index() == 0:
+                    print(f"{workdir}: finished at step {first} of {plan.steps}; {_summary(begun.figures)}")
+                return begun.figures
+            try:
+                return _run(run, records, validation, plan, optimizer, begun, checkpoints, stop)
+            except StoppedError:
+                checkpoints.close()
+                raise StoppedError(f"{workdir}: stopped by {stop.signal or 'a signal to another process'} after step "
+                                   f"{max(first, checkpoints.written)} of {plan.steps}, all saved") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """Where a run begins, or goes on from."""
+
+    state: TrainState
+    parts: Partition
+    identity: dict[str, Any]
+    data: list[Any] | None = None  # where the data of each part stand; None at their beginning
+    figures: dict[str, float] = dataclasses.field(default_factory=dict)  # of the last evaluation
+    evaluate_first: bool = False  # the run was stopped before or in the evaluation that was due
+
+
+def _begin(run: Experiment, plan: Plan, optimizer: Any, records: int, checkpoints: Checkpoints,
+           allow_data_change: bool) -> Begun:
+    """The state of the last good checkpoint, or a first one."""
+    assert run.workdir is not None
+    latest, identity = checkpoints.latest(), resuming.fingerprint(run, plan, records)
+    if latest is None:
+        state, parts = _first_state(run, optimizer)
+        if parts.adapted:
+            identity["base"] = partitions.identity(run.model, state.kept)
+        if jax.process_index() == 0:
             experiment.save(run)
-            experiment.write_json(workdir / "environment.json", environment())
-        else:
-            began = checkpoints.run_of(latest)["fingerprint"]
-            _check_identity(began, identity)
-            state, parts = _restored_state(run, optimizer, checkpoints, latest)
-            identity = began
-        if int(state.step) >= plan.steps:
-            figures = checkpoints.run_of(latest or 0).get("figures", {})
-            print(f"{workdir}: finished at step {int(state.step)} of {plan.steps}; {_summary(figures)}")
-            return figures
-        return _run(run, records, validation, plan, optimizer, state, parts, checkpoints, identity)
+            experiment.write_json(run.workdir / "environment.json", environment())
+        return Begun(state, parts, identity)
+    known = checkpoints.run_of(latest)
+    changes = resuming.changed(known["fingerprint"], identity, allow_data_change)
+    if changes and jax.process_index() == 0:
+        print(f"going on at step {latest} with other data, read from their beginning: {'; '.join(changes)}",
+              file=sys.stderr)
+        experiment.save(run)
+    state, parts = _restored_state(run, optimizer, checkpoints, latest)
+    due = latest % plan.evaluate_every == 0 or latest == plan.steps
+    return Begun(state, parts, known["fingerprint"] | identity, None if changes else known["data"],
+                 known.get("figures", {}), due and not known.get("evaluated"))
 
 
-def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: Any, state: TrainState,
-         parts: Partition, checkpoints: Checkpoints, identity: Mapping[str, Any]) -> dict[str, float]:
-    config, workdir = run.config, run.workdir
+def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: Any, begun: Begun,
+         checkpoints: Checkpoints, stop: StopRequest) -> dict[str, float]:
+    config, workdir, parts = run.config, run.workdir, begun.parts
     assert workdir is not None
-    data = iter(batches.training_batches(
-        records, run.training_features, run.shape, config.seed, jax.process_index(), jax.process_count()))
-    first = int(state.step)
-    if first:
-        data.set_state(checkpoints.run_of(first)["data"])
-    predictor = Predictor(run)
-    latest_figures: dict[str, float] = {}
+    part = sharding.batch_part(run.mesh)
+    data = iter(batches.training_batches(records, run.training_features, run.shape, config.seed, *part))
+    first = int(begun.state.step)
+    if begun.data is not None:
+        resuming.go_on(data, begun.data, part[0])
+    predictor = Predictor(run, stop.pulse)
+    latest_figures = dict(begun.figures)
     lead = jax.process_index() == 0
     experiment.write_json(workdir / "plan.json", dataclasses.asdict(plan))
     writer = MetricsWriter(workdir, first) if lead else None
@@ -106,17 +149,27 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
 
     def save(state: TrainState, metrics: Mapping[str, float] | None) -> None:
         check(state)
-        checkpoints.save(run.model, state, {"data": data.get_state(), "fingerprint": identity,
+        checkpoints.save(run.model, state, {"data": resuming.positions(data, *part), "fingerprint": begun.identity,
                                             "figures": dict(latest_figures)}, metrics, parts)
 
-    step = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches, parts),
-                   donate_argnums=0)
+    def asked_to_stop() -> bool:
+        checkpoints.check()
+        return stop.reached()
+
+    compiled = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches, parts),
+                       donate_argnums=0)
+
+    def step(state: TrainState, batch: dict[str, jax.Array]) -> Any:
+        taken = compiled(state, batch)
+        stop.nothing_to_save = False
+        return taken
+
     hooks = Hooks(place=lambda batch: sharding.global_batch(batch, run.mesh), evaluate=evaluate, save=save,
-                  learning_rate=optimizers.schedule(config.optimizer, plan.steps))
+                  learning_rate=optimizers.schedule(config.optimizer, plan.steps), stop=asked_to_stop)
     with progress:
         if first:
             progress.say(f"resuming at step {first} of {plan.steps}")
-        fit(state, step, data, run.model.config, plan, hooks, writer, progress)
+        fit(begun.state, step, data, run.model.config, plan, hooks, writer, progress, begun.evaluate_first)
     if writer:
         writer.close()
     return dict(latest_figures)
@@ -152,42 +205,15 @@ def rows_per_epoch(run: Experiment, records: Sequence[Any], sample: int = 2000) 
     return rows * float(filled)
 
 
-def fingerprint(run: Experiment, plan: Plan, records: int) -> dict[str, Any]:
-    """What the order and content of batches depend on; a resumed run must agree in all of it."""
-    config = configuration.plain(run.config)
-    return {"data.train": config["data"]["train"], "records": records, "seed": config["seed"],
-            "batch": {name: config["batch"][name] for name in ("size", "length", "source_length", "packing",
-                                                              "micro_batches")},
-            "task": experiment.plain_options(run.options),
-            "tokenizer": run.tokenizer.fingerprint, "processes": jax.process_count(), "steps": plan.steps,
-            "optimizer": config["optimizer"]}
-
-
-def _for_good(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The settings that a workdir keeps: what it holds was made with them."""
-    values = configuration.plain(config)
-    return {"tokenizer": values["tokenizer"], "pretrained": values["pretrained"], "lora": values["lora"],
-            "train": {"frozen": values["train"]["frozen"]}}
-
-
-def _check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> None:
-    for name, value in now.items():
-        before = saved.get(name)
-        if isinstance(before, dict) and isinstance(value, dict):
-            _check_identity(before, value, f"{prefix}{name}.")
-        elif before != value:
-            raise ValueError(f"cannot resume: {prefix}{name} was {before!r} when the run began and is {value!r} "
-                             "now; set it back, or use another --workdir")
-
-
 def _first_state(run: Experiment, optimizer: Any) -> tuple[TrainState, Partition]:
     base = beginning.load_pretrained(run) if run.config.pretrained else None
-    if base is not None and base.new:
+    lead = jax.process_index() == 0
+    if base is not None and base.new and lead:
         print(f"new parameters, not in {run.config.pretrained}: {', '.join(base.new)}", file=sys.stderr)
     parts = beginning.trained_parts(run, base)
     parameters = None if base is None else base.parameters
     state = states.initialise(run.model, optimizer, run.mesh, run.config.seed, parameters, parts)
-    if parts.kept:
+    if parts.kept and lead:
         trained, kept = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.parameters, state.kept))
         print(f"training {trained:,} parameters, {kept:,} stay as they are", file=sys.stderr)
     return state, parts
@@ -226,7 +252,10 @@ def _summary(figures: Mapping[str, float], first: str = "") -> str:
 def define_flags() -> None:
     """The verb's flags; not defined on import, so that verbs can be imported together."""
     command.config_flag()
+    processes.define_flags()
     flags.DEFINE_string("workdir", None, "folder of the run: config, tokenizer, checkpoints, metrics")
+    flags.DEFINE_bool("allow_data_change", False, "go on although the data or their order are no longer those that "
+                      "the run began with")
 
 
 def main(_: list[str]) -> None:
@@ -234,7 +263,13 @@ def main(_: list[str]) -> None:
     given = flags.FLAGS
     if given.config is None or not given.workdir:
         raise ValueError("train needs --config=FILE and --workdir=DIR")
-    train(given.config, pathlib.Path(given.workdir))
+    with processes.joined():
+        try:
+            train(given.config, pathlib.Path(given.workdir), given.allow_data_change)
+        except StoppedError as stopped:
+            if jax.process_index() == 0:
+                print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+            sys.exit(RUN_AGAIN)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def load(config: ml_collections.ConfigDict | None, workdir: pathlib.Path | None,
         return _published(config, workdir)
     run = experiment.build(_as_begun(config, workdir), workdir)
     saved = json.loads((workdir / "model.json").read_text())
-    with Checkpoints(steps, run.task.metric, run.task.higher_is_better) as checkpoints:
+    with Checkpoints(steps, run.task.metric, run.task.higher_is_better, reading=True) as checkpoints:
         step = checkpoints.best() if checkpoint == "best" else checkpoints.latest()
         if step is None:
             raise ValueError(f"{steps} has no whole checkpoint yet; run python -m t5tasks.train first")

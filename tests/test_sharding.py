@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import itertools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -272,3 +273,32 @@ def test_an_optimizers_state_lies_as_its_parameter_or_whole():
             else:
                 assert place.spec == PartitionSpec(), name
         assert {part for part in expected if any(part in found for found in split)} == expected, split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OfProcesses:
+    """What `batch_part` asks of a mesh, over devices of several processes in their order."""
+
+    shape: dict
+    devices: np.ndarray
+
+
+@pytest.mark.parametrize(("sizes", "processes", "part", "rows"), [
+    ((8, 1, 1), [0, 0, 0, 0, 1, 1, 1, 1], (0, 2), [0, 1, 2, 3]),
+    ((2, 2, 2), [1, 1, 1, 1, 0, 0, 0, 0], (1, 2), [4, 5, 6, 7]),
+    ((1, 1, 8), [0, 0, 0, 0, 1, 1, 1, 1], (0, 1), [*range(8)]),
+    ((2, 1, 4), [1, 1, 0, 0, 3, 3, 2, 2], (0, 2), [0, 1, 2, 3]),
+    ((8, 1, 1), [0, 1, 0, 1, 0, 1, 0, 1], (0, 2), [0, 2, 4, 6])])
+def test_a_process_has_the_rows_that_its_devices_hold(sizes, processes, part, rows):
+    """Processes that share the rows (a tensor axis that spans them) have the same part; rows may lie apart."""
+    devices = np.array([types.SimpleNamespace(process_index=index) for index in processes]).reshape(sizes)
+    mesh = OfProcesses(dict(zip(sharding.AXES, sizes, strict=True)), devices)
+    assert sharding.batch_part(mesh) == part
+    assert sharding.part_rows(mesh, 8).tolist() == rows
+
+
+def test_rows_that_processes_share_by_halves_are_refused():
+    devices = np.array([types.SimpleNamespace(process_index=index) for index in (0, 0, 0, 1, 1, 1)])
+    mesh = OfProcesses({"data": 3, "fsdp": 1, "tensor": 2}, devices.reshape(3, 1, 2))
+    with pytest.raises(ValueError, match="data=3 fsdp=1 tensor=2 gives some of the 2 processes rows that only a part"):
+        sharding.batch_part(mesh)

@@ -12,6 +12,7 @@ import numpy as np
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.flops import forward_flops
 from t5tasks.training.peak import peak_flops
+from t5tasks.training.preemption import StoppedError
 from t5tasks.training.state import TrainState
 from t5tasks.training.writers import MetricsWriter, ProgressLine, clock
 
@@ -47,6 +48,7 @@ class Hooks:
     evaluate: Callable[[TrainState], dict[str, float]]
     save: Callable[[TrainState, Mapping[str, float] | None], None]
     learning_rate: Callable[[int], Any]
+    stop: Callable[[], bool] = lambda: False  # asked after every step: whether the run ends with it for now
 
 
 class Interval:
@@ -66,15 +68,14 @@ class Interval:
         """Leaves out time that was not training (an evaluation, a save)."""
         self._start += seconds
 
-    def count(self, batch: Batch) -> None:
-        """Adds a batch's tokens and operations."""
+    def count(self, batch: Batch, parts: int) -> None:
+        """Adds a batch's tokens and operations, taking the other parts of the global batch for like this one."""
         tokens, source = int((batch["segments"] > 0).sum()), 0
         length, source_length = batch["tokens"].shape[1], 0
         if "source_segments" in batch:
             source, source_length = int((batch["source_segments"] > 0).sum()), batch["source_tokens"].shape[1]
-        processes = jax.process_count()
-        self._tokens += processes * (tokens + source)
-        self._flops += 3 * processes * forward_flops(
+        self._tokens += parts * (tokens + source)
+        self._flops += 3 * parts * forward_flops(
             self._config, tokens, length, source, source_length, *self._images(batch))
         self._steps += 1
 
@@ -108,14 +109,19 @@ class Interval:
 
 
 def fit(state: TrainState, step: Callable[..., Any], batches: Iterator[Batch], config: ModelConfig,
-        plan: Plan, hooks: Hooks, writer: MetricsWriter | None, progress: ProgressLine) -> TrainState:
+        plan: Plan, hooks: Hooks, writer: MetricsWriter | None, progress: ProgressLine,
+        evaluate_first: bool = False) -> TrainState:
     """Trains from state.step to plan.steps.
 
     The device is one step ahead of the host: a step's sums are read after the next has started,
     and always before an evaluation or a save, so that nothing non-finite is ever written.
 
+    Args:
+      evaluate_first: the evaluation after state.step is still to be made.
+
     Raises:
       NonFiniteLossError: at the first step whose loss or gradient is not a number (on_nan stop).
+      StoppedError: hooks.stop or an evaluation asked for it; the state has been given to hooks.save.
     """
     interval, pending = Interval(config), []  # type: tuple[Interval, list[tuple[int, Any]]]
 
@@ -134,11 +140,26 @@ def fit(state: TrainState, step: Callable[..., Any], batches: Iterator[Batch], c
                 continue
             interval.add(sums)
 
+    def look(number: int, evaluate: bool) -> None:
+        """Evaluates and saves; a run that is stopped meanwhile is saved as one whose evaluation is due."""
+        try:
+            metrics = hooks.evaluate(state) if evaluate else None
+        except StoppedError:
+            hooks.save(state, None)
+            raise
+        if metrics is not None and writer:
+            writer.write(number, "validation", metrics)
+        hooks.save(state, metrics)
+
     started, first = time.perf_counter(), int(state.step)
+    if evaluate_first:
+        look(first, True)
+        interval.clear()
     for number in range(first + 1, plan.steps + 1):
         batch = next(batches)
-        interval.count(batch)
-        state, sums = step(state, hooks.place(batch))
+        placed = hooks.place(batch)
+        interval.count(batch, len(placed["tokens"]) // len(batch["tokens"]))
+        state, sums = step(state, placed)
         pending.append((number, sums))
         settle(leave=1)
         last = number == plan.steps
@@ -155,15 +176,15 @@ def fit(state: TrainState, step: Callable[..., Any], batches: Iterator[Batch], c
                     writer.write(number, "train", figures)
             interval.clear()
         evaluate, save = (last or number % every == 0 for every in (plan.evaluate_every, plan.checkpoint_every))
-        if evaluate or save:
+        stop = hooks.stop() and not last
+        if evaluate or save or stop:
             settle(leave=0)
             pause = time.perf_counter()
-            metrics = hooks.evaluate(state) if evaluate else None
-            if metrics is not None and writer:
-                writer.write(number, "validation", metrics)
-            hooks.save(state, metrics)
+            look(number, evaluate)
             interval.pause(time.perf_counter() - pause)
             started += time.perf_counter() - pause
+        if stop:
+            raise StoppedError
     return state
 
 

@@ -75,19 +75,37 @@ def saved(run, tmp_path_factory):
     return folder, made, state
 
 
-def test_a_checkpoint_moves_to_another_mesh(saved, same_arrays):
+def test_a_checkpoint_moves_from_mesh_to_mesh(saved, same_arrays, tmp_path):
+    """(8, 1, 1) → (4, 2, 1), saved there → (2, 2, 2): the same to the bit, in the shards of each."""
     folder, made, state = saved
-    mesh = sharding.make_mesh(2, 2, 2)
-    with Checkpoints(folder) as checkpoints:
-        moved = checkpoints.restore(made.model, made.shapes, mesh, 7)
-        parameters = checkpoints.restore_parameters(made.model, mesh, 7)
-        assert checkpoints.run_of(7)["note"] == "as it was"
+    between, last = sharding.make_mesh(4, 2, 1), sharding.make_mesh(2, 2, 2)
+    with Checkpoints(folder) as checkpoints, Checkpoints(tmp_path) as others:
+        moved = checkpoints.restore(made.model, made.shapes, between, 7)
+        assert moved.parameters["embedding"].sharding.mesh.shape == between.shape
+        same_arrays(moved, state)
+        others.save(made.model, moved, checkpoints.run_of(7))
+        assert others.latest() == 7 and others.run_of(7)["note"] == "as it was"
+        moved = others.restore(made.model, made.shapes, last, 7)
+        parameters = others.restore_parameters(made.model, last, 7)
     same_arrays(moved, state)
     same_arrays(parameters, state.parameters)
     for tree in (moved.parameters, moved.optimizer[1][0].mu, parameters):
         kernel = tree["decoder"]["layer_0"]["feed_forward"]["up"]["kernel"]
-        assert kernel.sharding == jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp", "tensor"))
+        assert kernel.sharding == jax.sharding.NamedSharding(last, jax.sharding.PartitionSpec("fsdp", "tensor"))
         assert {shard.data.shape for shard in kernel.addressable_shards} == {(16, 24)}
+
+
+def test_a_step_that_was_saved_before_its_evaluation_is_saved_again_with_it(run, tmp_path):
+    made = run()
+    with Checkpoints(tmp_path, "accuracy") as checkpoints:
+        checkpoints.save(made.model, _at(made.first, 1), {"told": "first"}, {"accuracy": 0.5})
+        checkpoints.save(made.model, _at(made.first, 2), {"told": "stopped"})
+        assert checkpoints.best() == 1 and not checkpoints.run_of(2)["evaluated"]
+        checkpoints.save(made.model, _at(made.first, 2), {"told": "evaluated"}, {"accuracy": 0.7})
+        checkpoints.save(made.model, _at(made.first, 2), {"told": "never"}, {"accuracy": 0.1})
+    with Checkpoints(tmp_path, "accuracy", reading=True) as checkpoints:
+        assert checkpoints.best() == checkpoints.latest() == 2
+        assert checkpoints.run_of(2)["told"] == "evaluated" and checkpoints.run_of(2)["evaluated"]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon"])
@@ -132,24 +150,24 @@ def test_a_wrong_checkpoint_names_the_first_parameter_that_differs(run, tmp_path
 
 
 @pytest.mark.parametrize(("higher", "figures", "best"), [(True, [1, 5, 2, 5, 3], 4), (False, [9, 2, 4, 8, 7], 2)])
-def test_the_latest_and_the_best_step_are_kept(run, same_arrays, tmp_path, higher, figures, best):
+def test_the_two_latest_and_the_best_step_are_kept(run, same_arrays, tmp_path, higher, figures, best):
     made = run()
     with Checkpoints(tmp_path, "accuracy", higher) as checkpoints:
         for step, figure in enumerate(figures, 1):
             checkpoints.save(made.model, _at(made.first, step), {}, {"accuracy": figure, "other": -figure})
         checkpoints.save(made.model, _at(made.first, 6), {})  # not evaluated: never the best
-    assert _steps_in(tmp_path) == [best, 6]
+    assert _steps_in(tmp_path) == [best, 5, 6]
     with Checkpoints(tmp_path, "accuracy", higher) as checkpoints:
         assert (checkpoints.best(), checkpoints.latest()) == (best, 6)
         kept = checkpoints.restore_parameters(made.model, made.mesh, best)
     same_arrays(kept, _at(made.first, best).parameters)
 
 
-def test_without_a_metric_only_the_latest_is_kept(run, tmp_path):
+def test_without_a_metric_only_the_two_latest_are_kept(run, tmp_path):
     made = run()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
         for step in (1, 2, 2, 3):
             checkpoints.save(made.model, _at(made.first, step), {}, {"accuracy": -step})
         assert checkpoints.latest() == checkpoints.best() == 3
-    assert _steps_in(tmp_path) == [3]
+    assert _steps_in(tmp_path) == [2, 3]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import pytest
 from absl import flags
 
-from t5tasks import command, evaluate, predict, train
+from t5tasks import command, evaluate, predict, processes, train
 
 Verb = Callable[..., "Outcome"]
 
@@ -74,7 +74,7 @@ def run(verb: types.ModuleType, *arguments: object) -> Outcome:
         sys.argv = argv
         for name in set(flags.FLAGS) - defined:
             if name == "config" or name.startswith("config.") or flags.FLAGS.find_module_defining_flag(
-                    name) == verb.__name__:
+                    name) in (verb.__name__, processes.__name__):
                 delattr(flags.FLAGS, name)
         flags.FLAGS.unparse_flags()
     return Outcome(status, output.getvalue(), errors.getvalue())
