@@ -8,12 +8,11 @@
 """
 
 import dataclasses
-import fcntl
 import json
 import os
 import pathlib
 import time
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -61,31 +60,6 @@ class Places:
             return []
         lines = path.read_text().split("\n")[:-1]  # what follows the last line's end is half a line
         return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
-
-
-class Lock:
-    """A folder that one process at a time may work in; it is free again when that process ends, however it does.
-
-    Held by flock, which file systems of one machine and NFS 4 know; not those of buckets.
-    """
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-
-    @classmethod
-    def take(cls, folder: pathlib.Path) -> "Lock | None":
-        """The lock, None where another process has it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "w")  # noqa: SIM115, it stays open as long as the lock is held
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            return None
-        return cls(file)
-
-    def release(self) -> None:
-        self._file.close()
 
 
 def run(cell: Cell, folder: pathlib.Path) -> None:

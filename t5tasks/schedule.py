@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from t5tasks import results, workers
 from t5tasks.cells import Cell
-from t5tasks.results import Lock, Places
+from t5tasks.results import Places
+from t5tasks.training.lock import Lock
 from t5tasks.training.writers import clock
 
 WAITING, TRAINING, EVALUATING, ELSEWHERE = "waiting", "training", "evaluating", "elsewhere"
@@ -130,8 +131,9 @@ class Schedule:
         folders = [self.places.cell(cell), *(() if self.places.is_trained(cell) else (self.places.trained(cell),))]
         taken: list[Lock] = []
         for folder in folders:
-            lock = Lock.take(folder)
-            if lock is None:
+            try:
+                taken.append(Lock.take(folder / "lock"))
+            except BlockingIOError:
                 for other in taken:
                     other.release()
                 ours = any(running.training_id == cell.training_id for running in map(self.cells.get, self._locks)
@@ -139,7 +141,6 @@ class Schedule:
                 if not ours:
                     self._elsewhere.add(cell.id)
                 return
-            taken.append(lock)
         self._elsewhere.discard(cell.id)
         self._locks[cell.id] = taken
         if self.places.result(cell):  # made elsewhere since

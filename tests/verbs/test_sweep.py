@@ -16,6 +16,7 @@ import pytest
 
 from t5tasks import cells, comparison, configs, plots, results, schedule, submission, sweep, workers
 from t5tasks.schedule import DONE, FAILED, Schedule
+from t5tasks.training.lock import Lock
 
 SWEEP = '''
 
@@ -205,7 +206,7 @@ def test_cells_wait_for_the_training_that_they_share(file, inline, tmp_path):
 def test_two_sweeps_do_not_both_run_a_cell(file, inline, tmp_path):
     made = cells.read(file("seeds(2)"))
     inline.call = staticmethod(pretend)
-    theirs = results.Lock.take(results.Places(tmp_path).cell(made[0]))
+    theirs = Lock.take(results.Places(tmp_path).cell(made[0]) / "lock")
     ours = Schedule(made, tmp_path, 2, retries=0)
     ours.step(0)
     assert inline.ran == [made[1].id] and ours.standing(made[0]).state == schedule.ELSEWHERE
