@@ -50,9 +50,10 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         "tokenizer": {"path": "", "size": 600, "kind": "bpe"},
         "model": model,
         # length: T at most. source_length: S at most, encoder-decoder only. evaluation_size:
-        # rows of a batch in evaluation and prediction.
+        # rows of a batch in evaluation and prediction. window: training batches whose rows are sorted by length
+        # together, which saves padding; 1 for rows in random order.
         "batch": {"size": 32, "length": 128, "source_length": 128, "packing": False,
-                  "micro_batches": 1, "evaluation_size": 64},
+                  "micro_batches": 1, "evaluation_size": 64, "window": 64},
         # steps: 0 means as many as `epochs` need. validation_records: 0 for all. *_every: in steps,
         # 0 means four evaluations a run, a checkpoint with each. on_nan: stop, or skip the batch.
         # frozen: patterns, searched in the paths of parameters (`encoder/layer_0/attention/query/kernel`);

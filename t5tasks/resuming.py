@@ -29,7 +29,7 @@ def fingerprint(run: Experiment, plan: Plan, records: int) -> dict[str, Any]:
     config = configuration.plain(run.config)
     return {"data.train": config["data"]["train"], "records": records, "seed": config["seed"],
             "batch": {name: config["batch"][name] for name in ("size", "length", "source_length", "packing",
-                                                              "micro_batches")},
+                                                              "micro_batches", "window")},
             "task": experiment.plain_options(run.options), "tokenizer": run.tokenizer.fingerprint,
             "data_shards": sharding.batch_part(run.mesh)[1] if run.shape.packing else 1, "steps": plan.steps,
             "optimizer": config["optimizer"]}

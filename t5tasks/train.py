@@ -118,7 +118,8 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
     config, workdir, parts = run.config, run.workdir, begun.parts
     assert workdir is not None
     part = sharding.batch_part(run.mesh)
-    data = iter(batches.training_batches(records, run.training_features, run.shape, config.seed, *part))
+    data = iter(batches.training_batches(records, run.training_features, run.shape, config.seed, *part,
+                                         config.batch.window))
     first = int(begun.state.step)
     if begun.data is not None:
         resuming.go_on(data, begun.data, part[0])

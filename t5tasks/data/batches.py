@@ -178,13 +178,18 @@ def training_batches(
       seed: of the order.
       process, processes: which of how many. Packed, each process reads only its own records;
         bucketed, all read all (but for images), since they must agree on every batch's length (on pods: pack).
-      window: batches that are sorted by length together.
+      window: batches that are sorted by length together; 1 for rows in random order.
+
+    Raises:
+      ValueError: a size that the processes do not divide, or a window below 1.
 
     Returns:
       Batches as `padded` makes them, or packed with segments and positions.
     """
     if shape.size % processes:
         raise ValueError(f"batch.size is {shape.size}, which {processes} processes do not divide")
+    if window < 1:
+        raise ValueError(f"batch.window is {window}; it counts batches, and the least is 1, for rows in random order")
     order = grain.MapDataset.source(records).seed(seed).shuffle()  # type: ignore[arg-type]
     local = shape.size // processes
     if shape.packing:

@@ -166,6 +166,17 @@ def test_processes_must_divide_the_batch():
         training_batches(_records(), _features, Shape(8, LONGEST), 0, 0, 3)
 
 
+def test_a_window_holds_at_least_one_batch():
+    with pytest.raises(ValueError, match="batch.window is 0.* the least is 1"):
+        training_batches(_records(), _features, Shape(8, LONGEST), 0, window=0)
+
+
+def test_in_a_window_of_one_batch_rows_are_in_random_order():
+    batches = _take(iter(training_batches(_records(64), _features, Shape(8, LONGEST), 1, window=1)), 8)
+    spread = [np.ptp((batch["segments"] != 0).sum(axis=1)) for batch in batches]
+    assert np.mean(spread) > LONGEST / 3
+
+
 def _documents(batch, side=""):
     """Every packed document of a batch: (row, segment) → its tokens; checks positions and padding."""
     found = {}
