@@ -42,7 +42,7 @@ from t5tasks.training import partition as partitions
 
 log = logging.getLogger(__name__)
 
-RUNNING = ("layer_loop", "rematerialise", "compute_dtype", "dropout")
+RUNNING = ("layer_loop", "rematerialise", "compute_dtype", "dropout", "attention_dropout")
 HEAD = ("pooling",)
 
 

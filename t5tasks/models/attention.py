@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from t5tasks.models import positions as position_functions
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import Linear, Norm, capped
+from t5tasks.models.layers import Dropout, Linear, Norm, capped
 from t5tasks.models.positions import Rotation
 
 
@@ -25,6 +25,7 @@ class Attention(nn.Module):
         self.out = Linear("BTNH,NHD->BTD", (c.heads, c.head_size, c.width), c, outputs=1)
         if c.query_key_norm != "none":
             self.query_norm, self.key_norm = Norm(c), Norm(c)
+        self.dropout = Dropout(c.attention_dropout)
 
     def project(self, source: jax.Array, rotation: Rotation | None) -> tuple[jax.Array, jax.Array]:
         """Keys and values float[B, S, K, H] of source float[B, S, D]."""
@@ -54,8 +55,8 @@ class Attention(nn.Module):
         keys, values = keys.astype(queries.dtype), values.astype(queries.dtype)
         if cached:
             mixed = _cached_attention(queries * scale, keys, values, mask, bias, c.attention_cap)
-        elif c.attention_cap:
-            mixed = _capped_attention(queries * scale, keys, values, mask, bias, c.attention_cap)
+        elif c.attention_cap or (c.attention_dropout and self.has_rng("dropout")):
+            mixed = _plain_attention(queries * scale, keys, values, mask, bias, c.attention_cap, self.dropout)
         else:
             mixed = jax.nn.dot_product_attention(queries, keys, values, bias=bias, mask=mask[:, None], scale=scale)
         return self.out(mixed)
@@ -70,9 +71,9 @@ def _turn(x: jax.Array, rotation: Rotation | None) -> jax.Array:
     return x if rotation is None else position_functions.rotate(x, rotation)
 
 
-def _capped_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array,
-                      bias: jax.Array | None, cap: float) -> jax.Array:
-    """float[B, T, N, H]; `jax.nn.dot_product_attention` with capped scores, softmax in f32."""
+def _plain_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, bias: jax.Array | None,
+                     cap: float, dropout: Dropout) -> jax.Array:
+    """float[B, T, N, H]; `jax.nn.dot_product_attention` with capped scores and dropped weights, softmax in f32."""
     batch, length, heads, size = queries.shape
     groups = queries.reshape(batch, length, keys.shape[2], -1, size)
     scores = jnp.einsum("BTKGH,BSKH->BKGTS", groups, keys, preferred_element_type=jnp.float32)
@@ -80,7 +81,7 @@ def _capped_attention(queries: jax.Array, keys: jax.Array, values: jax.Array, ma
     if bias is not None:
         scores += bias.reshape(bias.shape[0], keys.shape[2], -1, *bias.shape[2:])
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    weights = dropout(jax.nn.softmax(scores, axis=-1).astype(values.dtype))
     return jnp.einsum("BKGTS,BSKH->BTKGH", weights, values).reshape(batch, length, heads, size)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from t5tasks.models import cache as cache_functions
 from t5tasks.models.attention import Attention, RelativeBias
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import FeedForward, Norm
+from t5tasks.models.layers import Dropout, FeedForward, Norm
 from t5tasks.models.positions import Rotation
 
 
@@ -80,7 +80,7 @@ class Block(nn.Module):
             self.attention_scale, self.feed_forward_scale = (
                 self.param(f"{name}_scale", nn.initializers.ones, (c.width,), jnp.float32)
                 for name in ("attention", "feed_forward"))
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def __call__(self, x: jax.Array, around: Surroundings, slides: bool | jax.Array = False,
                  cached: LayerCache | None = None) -> tuple[jax.Array, LayerCache | None]:
@@ -113,7 +113,7 @@ class Block(nn.Module):
 
         if c.parallel:
             attended, fed = attend(self.attention_norm(x)), feed(self.feed_forward_norm(x))
-            return x + self._dropped(attended) + self._dropped(fed), cached
+            return x + self.dropout(attended) + self.dropout(fed), cached
         sandwich = c.norm_placement == "sandwich"
         x = self._residual(x, attend, self.attention_norm if c.first_norm or not self.first else None,
                            self.attention_output_norm if sandwich else None)
@@ -132,11 +132,7 @@ class Block(nn.Module):
             return y if by is None else by(y)
 
         if self.config.norm_placement == "post":
-            return normalised(x + self._dropped(sublayer(x)), norm)
+            return normalised(x + self.dropout(sublayer(x)), norm)
         if self.config.norm_placement == "output":
-            return x + self._dropped(normalised(sublayer(x), norm))
-        return x + self._dropped(normalised(sublayer(normalised(x, norm)), output_norm))
-
-    def _dropped(self, x: jax.Array) -> jax.Array:
-        dropped: jax.Array = self.dropout(x, deterministic=not self.has_rng("dropout"))
-        return dropped
+            return x + self.dropout(normalised(sublayer(x), norm))
+        return x + self.dropout(normalised(sublayer(normalised(x, norm)), output_norm))

@@ -155,7 +155,8 @@ class ModelConfig:
       projection: E, where the heads pooled and match map what was pooled to another size; 0 for never.
       pooler: activation of the linear map before the classification head, or none.
       classes: C of the cls and token heads.
-      dropout: rate on embeddings, sublayer outputs and the head's input.
+      dropout: rate on embeddings, sublayer outputs and the head's input; attention_dropout: on the weights of
+        attention, which are then written out.
       patches: set where an encoder reads images in place of tokens (ViT, DINOv2, CLIP, SigLIP).
       vision: set where a text model sees images too (LLaVA, PaliGemma; CLIP and SigLIP whole).
     """
@@ -220,6 +221,7 @@ class ModelConfig:
     pooler: str = "none"
     classes: int = 2
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     initializer_range: float = 0.02
     layer_loop: str = "auto"
     rematerialise: str = "none"
@@ -239,8 +241,9 @@ class ModelConfig:
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"model.heads is {self.heads}, not a multiple of model.kv_heads {self.kv_heads}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout is {self.dropout}; it must be in [0, 1)")
+        for field in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"model.{field} is {getattr(self, field)}; it must be in [0, 1)")
         self._check_rotary()
         self._check_relative()
         self._check_layers()
@@ -251,6 +254,11 @@ class ModelConfig:
                 f"model.architecture is {self.architecture} but encoder_layers is "
                 f"{self.encoder_layers} and decoder_layers is {self.decoder_layers}: a stack that "
                 "the architecture has needs layers, one that it lacks must have 0")
+
+    @property
+    def drops(self) -> bool:
+        """Whether training draws what to drop."""
+        return self.dropout > 0 or self.attention_dropout > 0
 
     @property
     def rotary_size(self) -> int:

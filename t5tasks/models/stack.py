@@ -22,7 +22,7 @@ from t5tasks.models.attention import RelativeBias
 from t5tasks.models.block import Block, LayerCache, Sight, Surroundings
 from t5tasks.models.cache import Cache
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import Norm
+from t5tasks.models.layers import Dropout, Norm
 
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,  # keep only what enters a layer
@@ -94,7 +94,7 @@ class Stack(nn.Module):
             x += table.astype(x.dtype)[jnp.zeros_like(positions) if token_types is None else token_types]
         if c.embedding_norm:
             x = Norm(c, name="embedding_norm")(x)
-        return nn.Dropout(c.dropout)(x, deterministic=not self.has_rng("dropout"))
+        return Dropout(c.dropout)(x)
 
     def _surroundings(
         self, x: jax.Array, slots: jax.Array, segments: jax.Array | None, positions: jax.Array,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from t5tasks.models.block import LayerCache
 from t5tasks.models.cache import Cache
 from t5tasks.models.config import ModelConfig
-from t5tasks.models.layers import ACTIVATIONS, Linear, Norm, Rows, capped, compute_dtype
+from t5tasks.models.layers import ACTIVATIONS, Dropout, Linear, Norm, Rows, capped, compute_dtype
 from t5tasks.models.pooling import Inputs, Pooling
 from t5tasks.models.stack import Stack
 from t5tasks.models.vision import PatchEmbedding, Projector, merged, tower_config
@@ -128,7 +128,6 @@ class Head(nn.Module):
         float[B, E], one vector of each text or image. match: f32[M, B], how each image fits each text.
         """
         c = self.config
-        still = not self.has_rng("dropout")
         if c.head == "none":
             return x
         if c.head in ("cls", "pooled", "match"):
@@ -149,7 +148,7 @@ class Head(nn.Module):
         if c.head == "pooled":
             return x
         classes, segments = 2 if c.head == "span" else c.classes, inputs.get("segments")
-        x = nn.Dropout(c.dropout)(x, deterministic=still)
+        x = Dropout(c.dropout)(x)
         logits = Linear("...D,DC->...C", (x.shape[-1], classes), c, biases=True, name="classifier")(x)
         if c.head != "span":
             return logits

@@ -78,6 +78,7 @@ def shared_values(foreign: Foreign, vocabulary: int, start: int = -1) -> dict[st
         "gated": False,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", True),
         "dropout": fields.number(foreign, "dropout", 0.1),
+        "attention_dropout": fields.number(foreign, "attention_dropout", 0.0),
         "initializer_range": fields.number(foreign, "init_std", 0.02),
     }
 

@@ -16,8 +16,7 @@ from t5tasks.pretrained.table import Family, Row, Table, linear, norm
 def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """ModelConfig values of a BERT config.json, the head's left out; `names` tells nothing here.
 
-    There is one dropout rate, `hidden_dropout_prob`; rates for attention weights and the
-    classifier alone, which change training only, are not kept apart.
+    The classifier's own dropout rate, which changes training only, is not kept apart.
 
     Raises:
       ValueError: a field that changes the result and that we do not honour.
@@ -54,6 +53,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "gated": False,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", True),
         "dropout": fields.number(foreign, "hidden_dropout_prob", 0.1),
+        "attention_dropout": fields.number(foreign, "attention_probs_dropout_prob", 0.1),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 
@@ -66,6 +66,7 @@ def written(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": config.encoder_layers, "layer_norm_eps": config.norm_epsilon,
         "type_vocab_size": config.token_types, "hidden_act": fields.activation(config.activation),
         "tie_word_embeddings": config.tied_head, "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
     }
 
 

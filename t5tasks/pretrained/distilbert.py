@@ -14,8 +14,7 @@ ALIASES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_l
 def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """ModelConfig values of a DistilBERT config.json, the head's left out; `names` tells nothing here.
 
-    There is one dropout rate, `dropout`. `sinusoidal_pos_embds` says how the table of positions
-    began, not what it holds now, which is read.
+    `sinusoidal_pos_embds` says how the table of positions began, not what it holds now, which is read.
 
     Raises:
       ValueError: a field that changes the result and that we do not honour.
@@ -48,6 +47,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "gated": False,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", True),
         "dropout": fields.number(foreign, "dropout", 0.1),
+        "attention_dropout": fields.number(foreign, "attention_dropout", 0.1),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 

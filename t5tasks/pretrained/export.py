@@ -33,7 +33,7 @@ TEXT_FILES = ("tokenizer*", "vocab.*", "merges.txt", "*.model", "*.spm", "encode
               "special_tokens_map.json", "chat_template*", "*processor_config.json", "generation_config.json")
 
 # How a model is run and trained, which a folder does not say, or says in other words.
-RUNNING = ("dropout", "initializer_range", "compute_dtype", "layer_loop", "rematerialise")
+RUNNING = ("dropout", "attention_dropout", "initializer_range", "compute_dtype", "layer_loop", "rematerialise")
 NUMBERS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 

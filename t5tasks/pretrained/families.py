@@ -18,7 +18,7 @@ from t5tasks.pretrained.fields import Foreign
 from t5tasks.pretrained.table import Family
 
 # What may differ from the folder's own values; anything else would be another model.
-OVERRIDES = ("dropout", "max_length", "compute_dtype", "layer_loop", "rematerialise",
+OVERRIDES = ("dropout", "attention_dropout", "max_length", "compute_dtype", "layer_loop", "rematerialise",
              "initializer_range", "pooling")
 
 

@@ -19,9 +19,8 @@ ALIASES = {"hidden_size": "n_embd", "num_attention_heads": "n_head", "num_hidden
 def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """ModelConfig values of a GPT-2 config.json, the head's left out; `names` tells nothing here.
 
-    There is one dropout rate, `resid_pdrop`; the rates for embeddings and attention weights, which
-    change training only, are not kept apart. reorder_and_upcast_attn asks for a softmax in f32,
-    which ours always is.
+    The embeddings' own dropout rate, which changes training only, is not kept apart.
+    reorder_and_upcast_attn asks for a softmax in f32, which ours always is.
 
     Raises:
       ValueError: a field that changes the result and that we do not honour.
@@ -54,6 +53,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "gated": False,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", True),
         "dropout": fields.number(foreign, "resid_pdrop", 0.1),
+        "attention_dropout": fields.number(foreign, "attn_pdrop", 0.1),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 

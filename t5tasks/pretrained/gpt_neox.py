@@ -41,6 +41,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "gated": False,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", False),
         "dropout": fields.number(foreign, "hidden_dropout", 0.0),
+        "attention_dropout": fields.number(foreign, "attention_dropout", 0.0),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 

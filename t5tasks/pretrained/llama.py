@@ -75,7 +75,8 @@ def shape(foreign: Foreign, defaults: Foreign | None = None) -> dict[str, Any]:
         "activation": fields.choice(foreign, "hidden_act", "", fields.ACTIVATIONS),
         "gated": True,
         "tied_head": fields.flag(foreign, "tie_word_embeddings", False),
-        "dropout": 0.0,  # its attention_dropout falls on attention weights, where we have none
+        "dropout": 0.0,
+        "attention_dropout": fields.number(foreign, "attention_dropout", 0.0),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 

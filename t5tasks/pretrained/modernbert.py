@@ -21,8 +21,8 @@ NO_SCALING: tuple[dict[str, str], ...] = ({}, {"rope_type": "default"}, {"type":
 def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, Any]:
     """ModelConfig values of a ModernBERT config.json; `names` tells nothing here.
 
-    There is one dropout rate, `mlp_dropout`; the other three, which change training only, are not
-    kept apart.
+    The embeddings' and the classifier's own dropout rates, which change training only, are not kept
+    apart from `mlp_dropout`.
 
     Raises:
       ValueError: a field that changes the result and that we do not honour.
@@ -64,6 +64,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "tied_head": fields.flag(foreign, "tie_word_embeddings", True),
         "pooling": fields.choice(foreign, "classifier_pooling", "cls", {"cls": "first", "mean": "mean"}),
         "dropout": fields.number(foreign, "mlp_dropout", 0.0),
+        "attention_dropout": fields.number(foreign, "attention_dropout", 0.0),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 

@@ -64,6 +64,7 @@ def config(foreign: Foreign, names: tuple[str, ...] | None = None) -> dict[str, 
         "relative_per_layer": foreign["model_type"] == "umt5",
         "scaled_attention": False,
         "dropout": fields.number(foreign, "dropout_rate", 0.1),
+        "attention_dropout": fields.number(foreign, "dropout_rate", 0.1),
         "initializer_range": 0.0,  # T5 begins from 1 / sqrt(fan in)
         **_feed_forward(foreign),
         **_head(foreign, names),

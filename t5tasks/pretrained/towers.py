@@ -73,6 +73,8 @@ def shape(foreign: Foreign, defaults: Mapping[str, Any], causal: bool = False) -
         "gated": False,
         "tied_head": False,
         "dropout": fields.number(foreign, "hidden_dropout_prob", 0.0),
+        "attention_dropout": fields.number(
+            foreign, "attention_dropout" if "attention_dropout" in foreign else "attention_probs_dropout_prob", 0.0),
         "initializer_range": fields.number(foreign, "initializer_range", 0.02),
     }
 

@@ -64,7 +64,7 @@ def make_train_step(model: Model, optimizer: optax.GradientTransformation, setti
 
         def summed(trained: Any, part: Batch, part_key: jax.Array) -> tuple[jax.Array, Sums]:
             sums = loss_sums(model, partition.join(trained, state.kept), part, settings,
-                             part_key if model.config.dropout else None, micro_batches)
+                             part_key if model.config.drops else None, micro_batches)
             return sums["loss"], sums
 
         gradient_of = jax.grad(summed, has_aux=True)

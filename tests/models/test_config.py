@@ -16,6 +16,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     ({"width": 0}, "model.width is 0; it must be positive"),
     ({"heads": 6, "kv_heads": 4}, "model.heads is 6, not a multiple of model.kv_heads 4"),
     ({"dropout": 1.0}, "model.dropout is 1.0; it must be in \\[0, 1\\)"),
+    ({"attention_dropout": -0.1}, "model.attention_dropout is -0.1; it must be in \\[0, 1\\)"),
     ({"head_size": 5}, "model.head_size is 5; rotary positions need it even"),
     ({"encoder_layers": 1}, "model.architecture is decoder but encoder_layers is 1"),
     ({"architecture": "encoder", "decoder_layers": 0}, "encoder_layers is 0"),

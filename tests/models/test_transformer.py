@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from t5tasks.models import attention
+from t5tasks.models.layers import Dropout
+
 LENGTH, SOURCE_LENGTH = 7, 9  # of the first document; test_reference compiles these shapes too
 DECODERS = ("rotary decoder", "learned decoder", "relative decoder", "sliding decoder", "parallel decoder")
 BOTH = ("rotary encoder-decoder", "learned encoder-decoder", "relative encoder-decoder",
@@ -172,9 +175,10 @@ def test_padding_has_no_part_in_a_mean(family, inputs_of):
     assert np.isfinite(logits[1]).all()
 
 
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
 @pytest.mark.parametrize(("name", "changes"), [("rotary decoder", {}), ("encoder", {"head": "token"})])
-def test_dropout_comes_from_its_key(family, inputs_of, name, changes):
-    made, without = family(name, dropout=0.3, **changes), family(name, **changes)
+def test_dropout_comes_from_its_key(family, inputs_of, name, changes, rate):
+    made, without = family(name, **{rate: 0.3}, **changes), family(name, **changes)
     inputs = inputs_of(made.config, length=LENGTH)
     dropped = [np.asarray(made.apply(made.parameters, inputs, jax.random.key(seed))) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(dropped[0], dropped[1])
@@ -193,3 +197,27 @@ def test_dropout_takes_its_share_and_scales_the_rest(family):
     assert set(np.unique(hidden.round(5))) == {0.0, np.float32(1 / 0.75).round(5)}
     assert (hidden == 0).mean() == pytest.approx(0.25, abs=0.02)
     assert not np.array_equal(hidden[0], hidden[1])
+
+
+@pytest.mark.parametrize("name", ["rotary decoder", "encoder", "relative encoder-decoder"])
+def test_attention_that_drops_nothing_is_attention_without_dropout(family, inputs_of, name):
+    """A rate below 2**-16 draws, and takes the way that writes the weights out, but drops none of them."""
+    made = family(name, attention_dropout=1e-6)
+    inputs = inputs_of(made.config, length=LENGTH)
+    drawn, plain = (np.asarray(made.apply(made.parameters, inputs, key)) for key in (jax.random.key(0), None))
+    np.testing.assert_allclose(drawn, plain, atol=2e-5)
+
+
+def test_attention_dropout_takes_its_share_of_each_heads_weights():
+    """Equal scores and values of one: a query's answer counts the weights that stayed."""
+    zeros, mask = jnp.zeros((4, 64, 2, 3)), jnp.ones((4, 64, 64), bool)
+
+    def dropout(weights):
+        return Dropout(0.25).apply({}, weights, rngs={"dropout": jax.random.key(0)})
+
+    mixed = np.asarray(attention._plain_attention(zeros, zeros, zeros + 1, mask, None, 0.0, dropout))
+    counts = mixed * 0.75 * 64
+    np.testing.assert_allclose(counts, counts.round(), atol=1e-3)
+    np.testing.assert_array_equal(counts[..., :1], counts[..., 1:2])
+    assert counts.mean() / 64 == pytest.approx(0.75, abs=0.02)
+    assert not np.array_equal(counts[:, :, 0], counts[:, :, 1])

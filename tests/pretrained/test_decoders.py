@@ -118,7 +118,8 @@ def test_folders_of_the_hub_and_of_transformers_5_say_the_same(changed, name, fi
 @pytest.mark.parametrize(("name", "kind", "expected"), [
     ("gpt2_tied", "gpt2", dict(
         vocabulary=50257, max_length=1024, width=768, heads=12, head_size=64, feed_forward=3072, decoder_layers=12,
-        norm_epsilon=1e-5, activation="gelu_tanh", tied_head=True, scaled_attention=True, dropout=0.1)),
+        norm_epsilon=1e-5, activation="gelu_tanh", tied_head=True, scaled_attention=True, dropout=0.1,
+        attention_dropout=0.1)),
     ("gpt_neox_parallel", "gpt_neox", dict(
         vocabulary=50432, max_length=2048, width=6144, heads=64, head_size=96, feed_forward=24576, decoder_layers=44,
         norm_epsilon=1e-5, activation="gelu", tied_head=False, parallel=True, rotary_size=24, rotary_base=1e4)),
