@@ -177,28 +177,35 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
     Raises:
       ValueError: the mesh cuts the rows otherwise than the processes.
     """
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    held: dict[int, set[int]] = {}
-    for number, devices in enumerate(mesh.devices.reshape(shards, -1)):
-        for device in devices.flat:
-            held.setdefault(device.process_index, set()).add(number)
-    parts = sorted({tuple(sorted(rows)) for rows in held.values()})
-    if sum(map(len, parts)) != shards or len({len(part) for part in parts}) != 1:
+    held = _held_shards(mesh)
+    parts = sorted(set(held.values()))
+    if sum(map(len, parts)) != _row_shards(mesh) or len({len(part) for part in parts}) != 1:
         raise ValueError(f"the mesh of data={mesh.shape['data']} fsdp={mesh.shape['fsdp']} "
                          f"tensor={mesh.shape['tensor']} gives some of the {len(held)} processes rows that only a part "
                          "of their devices share; make tensor a divisor or a multiple of the devices of a process")
-    here = parts.index(tuple(sorted(held.get(jax.process_index(), set(parts[0])))))
-    return here, len(parts)
+    return parts.index(held.get(jax.process_index(), parts[0])), len(parts)
 
 
 @functools.lru_cache(maxsize=64)
 def part_rows(mesh: Mesh, size: int) -> np.ndarray:
     """int[size / parts]: which rows of a batch of this size this process's devices hold, in ascending order."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    here = [number for number, devices in enumerate(mesh.devices.reshape(shards, -1))
-            if any(device.process_index == jax.process_index() for device in devices.flat)]
-    each = size // shards
-    return np.concatenate([np.arange(number * each, (number + 1) * each) for number in here])
+    each = size // _row_shards(mesh)
+    return np.concatenate([np.arange(number * each, (number + 1) * each)
+                           for number in _held_shards(mesh)[jax.process_index()]])
+
+
+def _row_shards(mesh: Mesh) -> int:
+    """Into how many shards the mesh cuts a batch's rows."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _held_shards(mesh: Mesh) -> dict[int, tuple[int, ...]]:
+    """By process, the shards of a batch's rows that its devices hold, in ascending order."""
+    held: dict[int, set[int]] = {}
+    for number, devices in enumerate(mesh.devices.reshape(_row_shards(mesh), -1)):
+        for device in devices.flat:
+            held.setdefault(device.process_index, set()).add(number)
+    return {process: tuple(sorted(shards)) for process, shards in held.items()}
 
 
 def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

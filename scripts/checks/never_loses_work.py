@@ -168,12 +168,14 @@ def refused(folder: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """All checks, in a folder that is removed."""
+    """All checks, in a new folder that is removed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20, help="of the run of one process; that of two has a quarter")
-    parser.add_argument("--folder", type=pathlib.Path, help="where to work; removed at the end")
+    parser.add_argument("--folder", type=pathlib.Path, help="where to work; made if missing, kept empty")
     parser.add_argument("--steps", type=int, default=12)
     given = parser.parse_args()
+    if given.folder:
+        given.folder.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(dir=given.folder))
     try:
         tokenizer = folder / "tokenizer"

@@ -115,7 +115,7 @@ def test_parts_and_devices_change_neither_loss_nor_gradient(gradients, same_arra
     same_arrays(sums, other, rtol=1e-5)
     largest = max(abs(leaf).max() for leaf in jax.tree.leaves(whole))
     assert largest > 0.1
-    same_arrays(whole, split, rtol=1e-5, atol=1e-5)
+    same_arrays(whole, split, rtol=1e-5, atol=5e-5)
 
 
 def test_a_part_holds_fewer_activations(batch, quick_jit):

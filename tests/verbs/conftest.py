@@ -38,6 +38,20 @@ def get_config():
     {more}
     return config
 """
+SIGNALLED = """
+import os, signal
+from t5tasks import command, train
+
+class Signalling(train.MetricsWriter):
+    def write(self, step, kind, figures):
+        super().write(step, kind, figures)
+        if (step, kind) == ({step}, "train"):
+            os.kill(os.getpid(), signal.{name})
+
+train.MetricsWriter = Signalling
+train.define_flags()
+command.run(train.main)
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +127,12 @@ def write_config(folder: pathlib.Path, task: str, architecture: str, more: str =
     path = folder / "config.py"
     path.write_text(CONFIG.format(task=task, architecture=architecture, more=more), "utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def signalled() -> Callable[[int, str], str]:
+    """The source of a train that sends itself a signal when it has written the metrics of a step."""
+    return lambda step, name: SIGNALLED.format(step=step, name=name)
 
 
 @pytest.fixture(scope="session")

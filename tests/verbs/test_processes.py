@@ -19,21 +19,6 @@ from t5tasks import processes, train
 from t5tasks.training.preemption import RUN_AGAIN
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
-# A train whose process 0 is asked to stop when it has written the metrics of the second step.
-ASKED = """
-import os, signal
-from t5tasks import command, train
-
-class Asking(train.MetricsWriter):
-    def write(self, step, kind, figures):
-        super().write(step, kind, figures)
-        if (step, kind) == (4, "train"):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-train.MetricsWriter = Asking
-train.define_flags()
-command.run(train.main)
-"""
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
          "SLURM_STEP_NODELIST": "node[1-2]", "JAX_PLATFORMS": "cpu"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_MCA_orte_hnp_uri": "4096.0;tcp://10.0.0.1:1",
@@ -89,7 +74,7 @@ def lines(workdir: pathlib.Path) -> dict[tuple[int, str], dict]:
 
 
 @pytest.fixture(scope="module")
-def pair(runs: Callable, config_file: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+def pair(runs: Callable, config_file: Callable, signalled: Callable, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     """The config, its workdir, and the two processes that were asked to stop in it after the fourth step."""
     folder = tmp_path_factory.mktemp("pair")
     tokenizer = runs("classification", "encoder").workdir / "tokenizer"
@@ -97,7 +82,8 @@ def pair(runs: Callable, config_file: Callable, tmp_path_factory: pytest.TempPat
     config.data.validation = "builtin:validation?size=21"
 """)
     port, workdir = free_port(), folder / "run"
-    both = [started(number, port, ASKED, f"--config={config}", f"--workdir={workdir}") for number in range(2)]
+    both = [started(number, port, signalled(4, "SIGTERM"), f"--config={config}", f"--workdir={workdir}")
+            for number in range(2)]
     try:
         said = [process.communicate(timeout=400) for process in both]
     finally:

@@ -27,21 +27,6 @@ from t5tasks.training.preemption import RUN_AGAIN
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
 SAID_ONCE = ("loss", "nll", "accuracy", "gradient_norm", "learning_rate")
-# A train that kills itself when it has written the metrics of the fifth step.
-KILLED = """
-import os, signal
-from t5tasks import command, train
-
-class Killing(train.MetricsWriter):
-    def write(self, step, kind, figures):
-        super().write(step, kind, figures)
-        if (step, kind) == (5, "train"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-train.MetricsWriter = Killing
-train.define_flags()
-command.run(train.main)
-"""
 
 
 def bits(workdir: pathlib.Path) -> dict[str, bytes]:
@@ -121,7 +106,8 @@ def test_a_run_that_broke_off_ends_like_one_that_did_not(
 
 
 def test_a_run_that_was_interrupted_and_killed_ends_like_one_that_was_not(
-        runs: Callable, verb: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+        runs: Callable, verb: Callable, signalled: Callable, monkeypatch: pytest.MonkeyPatch,
+        tmp_path: pathlib.Path) -> None:
     run, workdir = runs("text_generation", "decoder"), tmp_path / "run"
     line = (f"--config={run.config}", f"--workdir={workdir}")
     with monkeypatch.context() as patched:
@@ -129,8 +115,8 @@ def test_a_run_that_was_interrupted_and_killed_ends_like_one_that_was_not(
         told = verb(train, *line)
     assert (told.status, told.output, told.errors.splitlines()[-1]) == (130, "", "interrupted")
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *line], cwd=CHECKOUT, capture_output=True, text=True, timeout=300,
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})  # as conftest sets it here
+        [sys.executable, "-c", signalled(5, "SIGKILL"), *line], cwd=CHECKOUT, capture_output=True, text=True,
+        timeout=300, env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"})  # as conftest sets it here
     assert killed.returncode == -signal.SIGKILL and "resuming at step 3 of 6" in killed.stderr, killed.stderr
     told = verb(train, *line)
     assert told.status == 0 and "resuming at step 3 of 6" in told.errors
