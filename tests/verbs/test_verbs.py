@@ -48,7 +48,8 @@ def test_metrics_have_every_step_once(runs: Callable, task: str, architecture: s
     assert [line["step"] for line in lines if line["kind"] == "validation"] == [3, 6]
     assert all(np.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
-    assert min(losses[3:]) < losses[0]
+    if task in ("text_generation", "translation"):  # where a row has one label, six steps tell of luck alone
+        assert min(losses[3:]) < losses[0]
 
 
 @form
