@@ -64,8 +64,9 @@ def defaults(task: str) -> ml_collections.ConfigDict:
         # the pretrained weights, and what no checkpoint holds (a new head, new rows) in full: see
         # models/adapters.py. The workdir keeps these alone, and needs the pretrained folder.
         "lora": dataclasses.asdict(Lora()),
-        # temperature: what cosines are divided by, where texts are compared (dense_retriever).
-        "loss": {"label_smoothing": 0.0, "z_loss": 0.0, "chunk_tokens": 0, "temperature": 0.05},
+        # temperature: what cosines are divided by, where texts are compared (dense_retriever). graded: what a decoder
+        # is trained on, the answer, or all of its text, prompt included; evaluation grades answers alone.
+        "loss": {"label_smoothing": 0.0, "z_loss": 0.0, "chunk_tokens": 0, "temperature": 0.05, "graded": "answer"},
         # name: adamw, adafactor, lion, muon or sgd (training/optimizer.py). warmup: steps, or a fraction of the run
         # below 1.
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "schedule": "linear", "warmup": 0.1,

@@ -30,7 +30,7 @@ from t5tasks import configuration, pretrained, sharding, sight, tasks
 from t5tasks.data import batches, sources
 from t5tasks.data import features as feature_functions
 from t5tasks.data import tokenizer as tokenizers
-from t5tasks.data.features import Example, Features, Tokens
+from t5tasks.data.features import Example, Features, LossMask, Tokens
 from t5tasks.data.tokenizer import Tokenizer
 from t5tasks.models import config as model_config
 from t5tasks.models.adapters import Lora
@@ -93,12 +93,17 @@ class Experiment:
         """One record's features and tokens, of the first of its windows where it may have several."""
         return self.windows(record)[0]
 
-    def windows(self, record: Record) -> list[tuple[Features, Tokens, Tokens | None]]:
+    @property
+    def training_mask(self) -> LossMask:
+        """What training grades, where evaluation always grades what the form does."""
+        return feature_functions.everything if self.config.loss.graded == "all" else self.form.loss_mask
+
+    def windows(self, record: Record, training: bool = False) -> list[tuple[Features, Tokens, Tokens | None]]:
         """Features and tokens of each window, see data.features.windows; ids are in the vocabulary."""
-        batch = self.config.batch
+        batch, graded = self.config.batch, self.training_mask if training else self.form.loss_mask
         example = self.example(record, batch.length + 1)
         found = feature_functions.windows(
-            self.shown(example), self.tokenizer, self.form.loss_mask, batch.length, batch.source_length, self.start)
+            self.shown(example), self.tokenizer, graded, batch.length, batch.source_length, self.start)
         for features, tokens, _ in found:
             features |= self.pictures(record, example, tokens, len(features["tokens"]))
             for name in ("tokens", "source_tokens", *(("targets",) if self.form.head == "lm" else ())):
@@ -146,7 +151,7 @@ class Experiment:
     def training_features(self, row: Any) -> Features | None:
         """What a row trains on; None where nothing of it is graded."""
         record, number = row if isinstance(row, tuple) else (row, 0)
-        features = self.windows(record)[number][0]
+        features = self.windows(record, training=True)[number][0]
         features["weights"] = features["weights"] * np.float32(self.task.weight(record, self.options))
         return features if np.sum(features["weights"]) > 0 else None
 
@@ -184,6 +189,7 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     form = task.bind(form, options, tokenizer)
     shape = find_model(config, form, options, tokenizer, workdir)
     _check_lengths(config, shape)
+    _check_graded(config, form, shape)
     if config.lora.rank and not config.pretrained:
         raise ValueError(f"config.lora.rank is {config.lora.rank}, but config.pretrained is empty: adapters are added "
                          "to a checkpoint's weights; name one, or set config.lora.rank to 0")
@@ -370,6 +376,19 @@ def _check_head(config: ml_collections.ConfigDict, form: Form) -> None:
     if config.loss.label_smoothing and form.head == "span":
         raise ValueError(f"config.loss.label_smoothing is {config.loss.label_smoothing}, but the classes of a span "
                          "head are the positions of a text, padding included; set it to 0")
+
+
+def _check_graded(config: ml_collections.ConfigDict, form: Form, shape: model_config.ModelConfig) -> None:
+    """Raises ValueError for a config.loss.graded that is none, or that the form cannot have."""
+    graded = config.loss.graded
+    if graded not in ("answer", "all"):
+        raise ValueError(f"config.loss.graded is {graded!r}; expected 'answer' or 'all'")
+    if graded == "all" and (form.architecture, form.head) != ("decoder", "lm"):
+        raise ValueError(f"config.loss.graded is 'all', but the {form.architecture} form of {config.task.name} has "
+                         "nothing besides its answer to grade; set it to 'answer'")
+    if graded == "all" and shape.vision is not None and shape.vision.prefix:
+        raise ValueError("config.loss.graded is 'all', but what this model's prompt is made of sees what comes after "
+                         "it (vision.prefix), which it would copy; set it to 'answer'")
 
 
 def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelConfig) -> None:

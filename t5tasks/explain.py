@@ -124,7 +124,7 @@ def count_sample(run: Experiment, records: CheckedRecords, size: int = SAMPLE) -
     for name, number in (each for record in chosen for each in _left_out(run, record).items()):
         examples, items = counts.left_out.get(name, (0, 0))
         counts.left_out[name] = (examples + 1, items + number)
-    for features, tokens, source in (each for record in chosen for each in run.windows(record)):
+    for features, tokens, source in (each for record in chosen for each in run.windows(record, training=True)):
         graded = int(np.count_nonzero(features["weights"]))
         counts.windows += 1
         counts.seen += len(features["tokens"])
@@ -155,7 +155,7 @@ def _left_out(run: Experiment, record: Record) -> dict[str, int]:
 def _graded_roles(run: Experiment, roles: Iterable[str]) -> list[str]:
     """Those of the roles whose tokens the loss mask grades."""
     names = sorted(roles)
-    return [name for name, weight in zip(names, run.form.loss_mask(names), strict=True) if weight]
+    return [name for name, weight in zip(names, run.training_mask(names), strict=True) if weight]
 
 
 def _why_ungraded(run: Experiment, counts: Counts, source: str) -> str:
@@ -171,7 +171,7 @@ def _why_ungraded(run: Experiment, counts: Counts, source: str) -> str:
 
 def record_view(run: Experiment, record: Record, title: str) -> View:
     """One record as an unpacked batch holds it."""
-    windows = run.windows(record)
+    windows = run.windows(record, training=True)
     sequences: list[explanation.Sequence] = []
     notes = [f"{number} of {len(record[name])} {name} left out" for name, number in _left_out(run, record).items()]
     for number, (features, tokens, source) in enumerate(windows, 1):
@@ -191,7 +191,7 @@ def packed_rows(run: Experiment, records: CheckedRecords, first: int, count: int
     made: dict[bytes, tuple[Tokens, Tokens | None]] = {}  # a row has no roles: they are found by its numbers
 
     def make(record: Record) -> Features | None:
-        features, tokens, source = run.features(record)
+        features, tokens, source = run.windows(record, training=True)[0]
         made[_key(features)] = tokens, source
         return features if np.any(features["weights"]) else None
 

@@ -93,6 +93,9 @@ def _begin(run: Experiment, plan: Plan, optimizer: Any, records: int, checkpoint
     """The state of the last good checkpoint, or a first one."""
     assert run.workdir is not None
     latest, identity = checkpoints.latest(), resuming.fingerprint(run, plan, records)
+    if latest is None and (aside := checkpoints.put_aside()):
+        raise ValueError(f"{run.workdir / 'checkpoints'} has no whole checkpoint, only {', '.join(aside)}: the run "
+                         "would begin again at step 0; put a step back from a copy, or remove them to begin again")
     if latest is None:
         state, parts = _first_state(run, optimizer)
         if parts.adapted:

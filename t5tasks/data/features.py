@@ -107,6 +107,11 @@ def graded(*roles: str) -> LossMask:
     return lambda token_roles: np.asarray([role in roles for role in token_roles], np.float32)
 
 
+def everything(token_roles: Sequence[str]) -> np.ndarray:
+    """The loss mask f32[T] that is 1 on all tokens but an image's, which are no text to be learned."""
+    return np.asarray([role != "image" for role in token_roles], np.float32)
+
+
 def special(name: str, role: str, token_type: int = 0) -> Piece:
     """A special token as a piece."""
     return Piece("", role, special=name, token_type=token_type)

@@ -94,6 +94,10 @@ class Checkpoints:
             self._manager.wait_until_finished()
         return next((step for step in sorted(self._manager.all_steps(), reverse=True) if self._is_sound(step)), None)
 
+    def put_aside(self) -> list[str]:
+        """Names of the damaged steps that this run, or one before it, has put aside."""
+        return sorted(path.name for path in self._folder.glob("damaged-*"))
+
     def best(self) -> int | None:
         """The undamaged step with the best metric; the latest where none was measured."""
         with self._told():

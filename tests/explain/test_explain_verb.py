@@ -45,6 +45,31 @@ def test_a_mask_that_grades_no_role_is_refused(sentence_pieces: str, monkeypatch
         explain.explain(config)
 
 
+def test_a_loss_on_everything_trains_on_the_prompt_and_evaluates_the_answer(sentence_pieces: str) -> None:
+    config = config_of("text_generation", "decoder", sentence_pieces)
+    answer = experiment.build(config.copy_and_resolve_references(), None)
+    config.loss.graded = "all"
+    run = experiment.build(config, None)
+    record = sources.load(RECORDS, "text_generation")[0]
+    weights = run.training_features(record)["weights"]
+    assert weights.all() and len(weights) == len(run.features(record)[1].ids) - 1
+    evaluated = run.features(record)[0]["weights"]
+    assert np.array_equal(evaluated, answer.training_features(record)["weights"])
+    assert 0 < evaluated.sum() < weights.sum()
+    assert explain.count_sample(run, sources.load(RECORDS, "text_generation"), 1).graded == weights.sum()
+
+
+@pytest.mark.parametrize(("task", "architecture", "graded", "message"), [
+    ("summarization", "encoder_decoder", "all", "has nothing besides its answer to grade"),
+    ("ner", "encoder", "all", "has nothing besides its answer to grade"),
+    ("text_generation", "decoder", "prompt", "is 'prompt'; expected 'answer' or 'all'")])
+def test_what_cannot_be_graded_is_refused(task: str, architecture: str, graded: str, message: str) -> None:
+    config = config_of(task, architecture)
+    config.loss.graded = graded
+    with pytest.raises(ValueError, match=f"config.loss.graded .*{message}"):
+        experiment.build(config, None)
+
+
 def test_an_example_that_is_not_there_is_refused(sentence_pieces: str) -> None:
     with pytest.raises(ValueError, match=r"--example=200, but .* has 200 records, numbered from 0"):
         explain.explain(config_of("text_generation", "decoder", sentence_pieces), first=200)
