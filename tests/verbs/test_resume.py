@@ -183,10 +183,10 @@ def test_a_full_disk_is_told_in_a_line_and_the_step_before_is_as_it_was(
 @pytest.fixture(scope="module")
 def halfway(runs: Callable, verb: Callable, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A workdir whose latest checkpoint is the third step's."""
-    workdir = tmp_path_factory.mktemp("halfway") / "run"
+    workdir, whole = tmp_path_factory.mktemp("halfway") / "run", runs("classification", "encoder")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(train, "MetricsWriter", breaking(4, OSError("the disk is full")))
-        verb(train, f"--config={runs('classification', 'encoder').config}", f"--workdir={workdir}")
+        verb(train, f"--config={whole.config}", f"--workdir={workdir}")
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["3"]
     return workdir
 
