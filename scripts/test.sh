@@ -17,6 +17,12 @@ if ! command -v bwrap >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)
     || say "could not install it: the tests that need it will be skipped"
 fi
 
+# The compiler for TPUs, which needs none to compile; where it cannot be had, its tests are skipped.
+if [ -z "$(find "$venv/lib" -maxdepth 3 -name libtpu -print -quit)" ]; then
+  say "fetching libtpu, the compiler for TPUs (700 MB)"
+  install -c constraints.txt "jax[tpu]" || say "could not fetch it: the tests that need it will be skipped"
+fi
+
 say "lint (ruff)"
 ruff check .
 say "types (mypy)"

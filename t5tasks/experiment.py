@@ -26,7 +26,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from t5tasks import configuration, pretrained, sharding, sight, tasks
+from t5tasks import configuration, fitting, pretrained, sharding, sight, tasks
 from t5tasks.data import batches, sources
 from t5tasks.data import features as feature_functions
 from t5tasks.data import tokenizer as tokenizers
@@ -181,15 +181,11 @@ def build(config: ml_collections.ConfigDict, workdir: pathlib.Path | None) -> Ex
     training = functools.cache(lambda: read_records(config.data.train, task, options))
     options = task.resolve(options, training)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    _check_head(config, form)
-    sight.check(config)
-    for name in ("size", "evaluation_size"):
-        sharding.check_batch(mesh, config.batch[name], f"config.batch.{name}")
+    fitting.check_batch(config, form, mesh)
     tokenizer = find_tokenizer(config, workdir, lambda: texts(form, options, training()), task.control)
     form = task.bind(form, options, tokenizer)
     shape = find_model(config, form, options, tokenizer, workdir)
-    _check_lengths(config, shape)
-    _check_graded(config, form, shape)
+    fitting.check_model(config, form, shape)
     if config.lora.rank and not config.pretrained:
         raise ValueError(f"config.lora.rank is {config.lora.rank}, but config.pretrained is empty: adapters are added "
                          "to a checkpoint's weights; name one, or set config.lora.rank to 0")
@@ -306,7 +302,7 @@ def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, 
                workdir: pathlib.Path | None) -> model_config.ModelConfig:
     """The model that the workdir began with from a pretrained folder, else the pretrained folder's,
     else one of the config's sizes."""
-    classes = len(options["labels"]) if form.head in ("cls", "token") else None
+    classes = class_count(form, options)
     if config.pretrained and workdir is not None and (workdir / "model.json").exists():
         saved = json.loads((workdir / "model.json").read_text())
         return model_config.from_mapping(saved | running_settings(config))
@@ -314,17 +310,28 @@ def find_model(config: ml_collections.ConfigDict, form: Form, options: Options, 
         shape = pretrained.read_config(pretrained_folder(config), head=form.head, classes=classes,
                                        overrides=running_settings(config))
         return dataclasses.replace(shape, vocabulary=_rows(config, shape.vocabulary, tokenizer))
+    token = 0 if config.model.vision is None else feature_functions.special_id(tokenizer, IMAGE)
+    return sized_model(config, form, classes, tokenizer.vocabulary_size, token)
+
+
+def sized_model(config: ml_collections.ConfigDict, form: Form, classes: int | None, vocabulary: int, image_token: int
+                ) -> model_config.ModelConfig:
+    """The model of the config's own sizes."""
     sizes: dict[str, Any] = {**config.model, "architecture": form.architecture, "head": form.head,
-                             "vocabulary": tokenizer.vocabulary_size, "classes": classes or 1}
+                             "vocabulary": vocabulary, "classes": classes or 1}
     if sizes["pooling"] == "auto":
         sizes["pooling"] = "first"
     if sizes["vision"] is not None:
-        token = feature_functions.special_id(tokenizer, IMAGE)
-        sizes["vision"] = {**sizes["vision"], "image_token": token}
+        sizes["vision"] = {**sizes["vision"], "image_token": image_token}
     for stack in ("encoder", "decoder"):
         if stack not in form.architecture:
             sizes[f"{stack}_layers"] = 0
     return model_config.from_mapping(sizes)
+
+
+def class_count(form: Form, options: Options) -> int | None:
+    """C of the heads that have classes, the labels' number."""
+    return len(options["labels"]) if form.head in ("cls", "token") else None
 
 
 def _rows(config: ml_collections.ConfigDict, rows: int, tokenizer: Tokenizer) -> int:
@@ -367,44 +374,6 @@ def installed_folder(place: str, name: str) -> pathlib.Path:
         raise ValueError(f"{name} is {place}, but the package {package} is not installed; "
                          f"pip install --no-deps {package.replace('_', '-')}")
     return pathlib.Path(found.submodule_search_locations[0]) / inside
-
-
-def _check_head(config: ml_collections.ConfigDict, form: Form) -> None:
-    if config.batch.packing and form.head != "lm":
-        kind = {"cls": "[CLS]"}.get(form.head, form.head)
-        raise ValueError(f"config.batch.packing is True, but a {kind} head has one answer a row; set it to False")
-    if config.loss.label_smoothing and form.head == "span":
-        raise ValueError(f"config.loss.label_smoothing is {config.loss.label_smoothing}, but the classes of a span "
-                         "head are the positions of a text, padding included; set it to 0")
-
-
-def _check_graded(config: ml_collections.ConfigDict, form: Form, shape: model_config.ModelConfig) -> None:
-    """Raises ValueError for a config.loss.graded that is none, or that the form cannot have."""
-    graded = config.loss.graded
-    if graded not in ("answer", "all"):
-        raise ValueError(f"config.loss.graded is {graded!r}; expected 'answer' or 'all'")
-    if graded == "all" and (form.architecture, form.head) != ("decoder", "lm"):
-        raise ValueError(f"config.loss.graded is 'all', but the {form.architecture} form of {config.task.name} has "
-                         "nothing besides its answer to grade; set it to 'answer'")
-    if graded == "all" and shape.vision is not None and shape.vision.prefix:
-        raise ValueError("config.loss.graded is 'all', but what this model's prompt is made of sees what comes after "
-                         "it (vision.prefix), which it would copy; set it to 'answer'")
-
-
-def _check_lengths(config: ml_collections.ConfigDict, shape: model_config.ModelConfig) -> None:
-    """Learned positions end somewhere; rotary and relative ones do not."""
-    if shape.positions not in ("learned", "sinusoidal"):
-        return
-    if shape.head == "none":  # several texts in a row, each with positions of its own
-        if config.task.length > shape.max_length:
-            raise ValueError(f"config.task.length is {config.task.length}, the model has {shape.max_length} positions; "
-                             "set it to at most that")
-        return
-    for name in ("length", "source_length"):
-        read = name == "length" or shape.architecture == "encoder_decoder"
-        if read and config.batch[name] > shape.max_length:
-            raise ValueError(f"config.batch.{name} is {config.batch[name]}, the model has "
-                             f"{shape.max_length} positions; set it to at most that")
 
 
 def load_records(spec: str, task: Task, options: Options) -> Any:

@@ -24,6 +24,7 @@ from t5tasks.experiment import Experiment
 from t5tasks.metrics import counts as counting
 from t5tasks.metrics import text as text_metrics
 from t5tasks.metrics.counts import Counts
+from t5tasks.models import placement
 from t5tasks.prompting import WINDOW, Batch, Prompts
 from t5tasks.scoring import Scorer
 from t5tasks.tasks.task import (
@@ -101,9 +102,9 @@ class Predictor:
             return jax.nn.softmax(logits, axis=-1) if probabilities else logits
 
         self._values = jax.jit(values, out_shardings=sharding.replicated(experiment.mesh))
-        self._sums = jax.jit(functools.partial(
+        self._sums = jax.jit(placement.on(experiment.mesh, functools.partial(
             training_step.loss_sums, experiment.model,
-            settings={**experiment.config.loss, "label_smoothing": 0.0, "z_loss": 0.0}))
+            settings={**experiment.config.loss, "label_smoothing": 0.0, "z_loss": 0.0})))
 
     @property
     def guesses(self) -> drafting.Tally | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
@@ -57,8 +58,10 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = None) -> Mesh:
     """A mesh over all devices; one size may be -1, for whatever is left.
 
+    Of several slices of a TPU pod, `data` counts through each in turn: nothing else crosses from one to another.
+
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or `data` not of that of slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -70,7 +73,14 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Any = Non
     if int(np.prod(sizes)) != len(devices):
         raise ValueError(f"a mesh of data={data} fsdp={fsdp} tensor={tensor} does not use the "
                          f"{len(devices)} devices exactly; set sizes whose product is {len(devices)}")
-    return jax.make_mesh(tuple(sizes), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, devices=devices, axis_types=(AxisType.Auto,) * 3)
+    if sizes[0] % slices:
+        raise ValueError(f"the devices are {slices} slices, joined by slower links that only `data` may cross, but "
+                         f"mesh.data is {sizes[0]}; set it to a multiple of {slices}")
+    placed = mesh_utils.create_hybrid_device_mesh((sizes[0] // slices, *sizes[1:]), (slices, 1, 1), devices)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -4,7 +4,7 @@
     python -m t5tasks.train --config=configs/translation.py --workdir=DIR [--config.NAME=VALUE ...]
 
 Exit status: 0 finished, 1 a mistake or a failure told in one line, 75 stopped by SIGTERM or SIGINT with all
-saved (the same command goes on).
+saved (the same command goes on). With --dry_run=v5p:4x4x8 nothing is trained: see rehearsal.py.
 """
 
 import dataclasses
@@ -23,10 +23,11 @@ import numpy as np
 import optax
 from absl import flags
 
-from t5tasks import beginning, command, experiment, processes, resuming, sharding
+from t5tasks import beginning, command, experiment, processes, rehearsal, resuming, sharding
 from t5tasks.data import batches
 from t5tasks.experiment import Experiment
 from t5tasks.inference import Predictor
+from t5tasks.models import placement
 from t5tasks.training import optimizer as optimizers
 from t5tasks.training import partition as partitions
 from t5tasks.training import state as states
@@ -160,8 +161,8 @@ def _run(run: Experiment, records: Any, validation: Any, plan: Plan, optimizer: 
         checkpoints.check()
         return stop.reached()
 
-    compiled = jax.jit(make_train_step(run.model, optimizer, config.loss, config.batch.micro_batches, parts),
-                       donate_argnums=0)
+    compiled = jax.jit(placement.on(run.mesh, make_train_step(
+        run.model, optimizer, config.loss, config.batch.micro_batches, parts)), donate_argnums=0)
 
     def step(state: TrainState, batch: dict[str, jax.Array]) -> Any:
         taken = compiled(state, batch)
@@ -258,6 +259,8 @@ def define_flags() -> None:
     command.config_flag()
     processes.define_flags()
     flags.DEFINE_string("workdir", None, "folder of the run: config, tokenizer, checkpoints, metrics")
+    flags.DEFINE_string("dry_run", "", "train nothing: compile a step for a TPU topology, such as v5p:4x4x8, and tell "
+                        "what it needs (see t5tasks/rehearsal.py)")
     flags.DEFINE_bool("allow_data_change", False, "go on although the data or their order are no longer those that "
                       "the run began with")
 
@@ -265,8 +268,11 @@ def define_flags() -> None:
 def main(_: list[str]) -> None:
     """The verb."""
     given = flags.FLAGS
-    if given.config is None or not given.workdir:
+    if given.config is None or not (given.workdir or given.dry_run):
         raise ValueError("train needs --config=FILE and --workdir=DIR")
+    if given.dry_run:
+        rehearsal.rehearse(given.config, given.dry_run)
+        return
     with processes.joined():
         try:
             train(given.config, pathlib.Path(given.workdir), given.allow_data_change)

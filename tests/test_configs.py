@@ -16,17 +16,19 @@ import ml_collections
 import numpy as np
 import pytest
 
-from t5tasks import cells, configuration, experiment, sharding, tasks
+from t5tasks import cells, configuration, experiment, rehearsal, sharding, tasks
 from t5tasks.data import batches, sources
 from t5tasks.inference import Predictor
 from t5tasks.metrics import sandbox
 from t5tasks.training import optimizer as optimizers
 from t5tasks.training import state as states
+from t5tasks.training import topology
 from t5tasks.training.step import make_train_step
 
 CHECKOUT = pathlib.Path(__file__).parents[1]
 FILES = sorted((CHECKOUT / "configs").glob("*.py"))
 ABLATIONS = sorted((CHECKOUT / "configs" / "ablations").glob("*.py"))
+PODS = sorted((CHECKOUT / "configs" / "pods").glob("*.py"))
 files = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 BUILTIN_FORMS = [(name, architecture) for name in tasks.names() for architecture in tasks.get(name).forms]
 
@@ -75,7 +77,7 @@ def require(config: ml_collections.ConfigDict, scratch: pathlib.Path) -> None:
         pytest.skip(f"real weights are absent: no folder {config.pretrained} (see third_party/README.md)")
 
 
-@pytest.mark.parametrize("path", FILES + ABLATIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES + ABLATIONS + PODS, ids=lambda path: path.stem)
 def test_a_config_resolves(path: pathlib.Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
     config = loaded(path)
@@ -172,3 +174,22 @@ def test_what_a_classifier_reads_is_the_folder_s_to_say_unless_the_config_does()
     config.update(pretrained="", model={"pooling": "auto"})
     sized = type("Sized", (), {"vocabulary_size": 9})
     assert experiment.find_model(config, form, {"labels": ("good", "bad")}, sized, None).pooling == "first"
+
+
+@pytest.mark.parametrize(("name", "architecture"), [form for form in BUILTIN_FORMS if form[0] != "dense_retriever"])
+def test_a_rehearsed_batch_is_a_real_one(name: str, architecture: str) -> None:
+    """Every array of a batch of records is there, with its dtype and its axes."""
+    config = tiny(loaded(CHECKOUT / "configs" / f"{name}.py"))
+    config.architecture = architecture
+    run = experiment.build(config, None)
+    records = run.training_rows(sources.load(config.data.train, name))
+    place = topology.Topology("here", topology.CHIPS["v5e"], 1, tuple(run.mesh.devices.flat))
+    plan = rehearsal.Plan(config, run.form, run.model, run.mesh, place)
+    rows = [row for index in range(8) if (row := run.training_features(records[index])) is not None]
+    made = {key: np.asarray(array[:]) for key, array in batches.padded(rows, run.shape, len(rows)).items()}
+    if config.batch.packing:
+        made |= {key.replace("tokens", "positions"): array for key, array in made.items() if "tokens" in key}
+    expected = {key: (str(array.dtype), array.ndim) for key, array in made.items()}
+    found = {key: (str(spec.dtype), spec.ndim) for key, spec in rehearsal.batch_specs(plan, len(rows)).items()}
+    expected.pop("token_types", None), found.pop("token_types", None)
+    assert found == expected

@@ -12,6 +12,7 @@ from t5tasks.models import cache as cache_functions
 from t5tasks.models.attention import Attention, RelativeBias
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.layers import Dropout, FeedForward, Norm
+from t5tasks.models.placement import by_rows
 from t5tasks.models.positions import Rotation
 
 
@@ -85,7 +86,7 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, around: Surroundings, slides: bool | jax.Array = False,
                  cached: LayerCache | None = None) -> tuple[jax.Array, LayerCache | None]:
         """float[B, T, D] and this layer's cache in, both one layer further out."""
-        c, sight = self.config, around.sight(slides)
+        c, sight, x = self.config, around.sight(slides), by_rows(x)
         bias = around.bias if around.buckets is None else self.relative_bias(around.buckets).astype(x.dtype)
 
         def attend(y: jax.Array) -> jax.Array:

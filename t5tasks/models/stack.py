@@ -23,6 +23,7 @@ from t5tasks.models.block import Block, LayerCache, Sight, Surroundings
 from t5tasks.models.cache import Cache
 from t5tasks.models.config import ModelConfig
 from t5tasks.models.layers import Dropout, Norm
+from t5tasks.models.placement import by_rows
 
 POLICIES: dict[str, Callable[..., Any] | None] = {
     "full": None,  # keep only what enters a layer
@@ -34,8 +35,12 @@ def is_scanned(config: ModelConfig) -> bool:
     """Whether the model's stacks run as scans on the default device."""
     if config.layer_loop != "auto":
         return config.layer_loop == "scan"
-    deep = max(config.encoder_layers, config.decoder_layers) >= 12
-    return deep and config.first_norm and jax.default_backend() != "cpu"
+    return scans_where_fast(config) and jax.default_backend() != "cpu"
+
+
+def scans_where_fast(config: ModelConfig) -> bool:
+    """Whether an accelerator runs the stacks of `layer_loop` "auto" as scans: deep ones, for the time they compile."""
+    return max(config.encoder_layers, config.decoder_layers) >= 12 and config.first_norm
 
 
 class Stack(nn.Module):
@@ -79,7 +84,7 @@ class Stack(nn.Module):
             x = self._scan(x, around)
         else:
             x, caches = self._unroll(x, around, cache)
-        return (Norm(c, name="final_norm")(x) if c.final_norm else x), caches
+        return by_rows(Norm(c, name="final_norm")(x) if c.final_norm else x), caches
 
     def _embed(self, x: jax.Array, positions: jax.Array, token_types: jax.Array | None) -> jax.Array:
         c = self.config

@@ -14,7 +14,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-# Above this many logits (1 GiB in f32) the language-model loss goes through them in chunks.
+from t5tasks.models import placement
+
+# Above this many logits on a device (1 GiB in f32) the language-model loss goes through them in chunks.
 WHOLE_LOGITS = 2**28
 
 
@@ -70,31 +72,35 @@ def head_cross_entropy(head: Callable[[jax.Array], jax.Array], classes: int, hid
     """`cross_entropy` of head(hidden), never holding all logits where they would be large.
 
     Args:
-      head: float[1, N, D] → logits [1, N, V].
+      head: float[B, N, D] → logits [B, N, V].
       classes: V.
       hidden: float[B, T, D]; targets, weights: [B, T].
-      chunk_tokens: tokens whose logits exist at a time, recomputed in the backward pass; 0 takes
-        all at once up to 2**28 logits and chunks of 2**25 beyond.
+      chunk_tokens: tokens whose logits exist at a time, recomputed in the backward pass, the same number of each row
+        and one at least, so that rows stay where they lie; 0 takes all at once up to 2**28 logits a device. Beyond, it
+        takes chunks of as many where the head's weights may have to be gathered for each, on one device of 2**25.
 
     Returns:
       The sums of `cross_entropy`.
     """
-    tokens = targets.size
+    rows, length = targets.shape
     if not chunk_tokens:
-        chunk_tokens = tokens if tokens * classes <= WHOLE_LOGITS else max(2**25 // classes, 1)
-    if chunk_tokens >= tokens:
+        devices = placement.devices()
+        whole = targets.size * classes <= WHOLE_LOGITS * devices
+        chunk_tokens = targets.size if whole else (WHOLE_LOGITS * devices if devices > 1 else 2**25) // classes
+    columns = max(chunk_tokens // rows, 1)
+    if columns >= length:
         return cross_entropy(head(hidden), targets, weights, label_smoothing, z_loss)
-    chunks = -(-tokens // chunk_tokens)
+    chunks = -(-length // columns)
 
     def split(array: jax.Array) -> jax.Array:
-        flat = array.reshape(tokens, *array.shape[2:])
-        padding = [(0, chunks * chunk_tokens - tokens)] + [(0, 0)] * (flat.ndim - 1)
-        return jnp.pad(flat, padding).reshape(chunks, 1, chunk_tokens, *array.shape[2:])
+        padding = [(0, 0), (0, chunks * columns - length)] + [(0, 0)] * (array.ndim - 2)
+        cut = jnp.pad(array, padding).reshape(rows, chunks, columns, *array.shape[2:])
+        return jnp.swapaxes(cut, 0, 1)
 
     @jax.checkpoint
     def add(sums: dict[str, jax.Array], chunk: tuple[jax.Array, ...]) -> tuple[dict[str, jax.Array], None]:
         part, part_targets, part_weights = chunk
-        new = cross_entropy(head(part), part_targets, part_weights, label_smoothing, z_loss)
+        new = cross_entropy(head(placement.by_rows(part)), part_targets, part_weights, label_smoothing, z_loss)
         return jax.tree.map(jnp.add, sums, new), None
 
     zeros = dict.fromkeys(("loss", "nll", "correct", "weight"), jnp.zeros((), jnp.float32))

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chapter 1 at the size of Llama 3 8B (arxiv.org/abs/2407.21783, table 3), on 64 chips of v5p.
+
+    python -m t5tasks.train --config=configs/pods/text_generation_llama3_8b.py --dry_run=v5p:4x4x4
+    python -m t5tasks.train --config=configs/pods/text_generation_llama3_8b.py --workdir=DIR \
+        --config.pretrained=FOLDER --config.data.train=file:TRAIN --config.data.validation=file:VALIDATION
+"""
+
+
+def get_config():
+    from t5tasks.configuration import defaults
+    config = defaults("text_generation")
+    config.architecture = "decoder"
+    config.tokenizer.size = 128256
+    config.model.update(
+        width=4096, heads=32, kv_heads=8, head_size=128, feed_forward=14336, decoder_layers=32, max_length=8192,
+        norm_epsilon=1e-5, rotary_base=500_000.0, tied_head=False, initializer_range=0.02, layer_loop="scan",
+        rematerialise="full")
+    config.batch.update(size=128, evaluation_size=128, length=4096, packing=True)
+    config.train.epochs = 1
+    config.optimizer.update(learning_rate=1e-5, schedule="cosine", warmup=0.03, weight_decay=0.1, beta2=0.95)
+    config.mesh.update(data=1, fsdp=-1, tensor=1)
+    return config
