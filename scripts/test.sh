@@ -17,10 +17,13 @@ if ! command -v bwrap >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)
     || say "could not install it: the tests that need it will be skipped"
 fi
 
-# The compiler for TPUs, which needs none to compile; where it cannot be had, its tests are skipped.
-if [ -z "$(find "$venv/lib" -maxdepth 3 -name libtpu -print -quit)" ]; then
+# The compiler for TPUs, which needs none to compile. It lies apart from .venv, as where it is installed JAX looks for a
+# TPU whenever it starts; where it cannot be had, its tests are skipped.
+if [ ! -d .cache/libtpu/libtpu ]; then
   say "fetching libtpu, the compiler for TPUs (700 MB)"
-  install -c constraints.txt "jax[tpu]" || say "could not fetch it: the tests that need it will be skipped"
+  wanted='import importlib.metadata as m; print(next(r.split(";")[0] for r in m.requires("jax") if "libtpu" in r))'
+  install --no-deps --target .cache/libtpu "$(python -c "$wanted")" \
+    || say "could not fetch it: the tests that need it will be skipped"
 fi
 
 say "lint (ruff)"

@@ -200,8 +200,7 @@ def compiled(plan: Plan, rows: int) -> Compiled:
         return Compiled(rows, time.perf_counter() - started, _wanted(str(error)), False)
     seconds, sizes, text = time.perf_counter() - started, made.memory_analysis(), made.as_text()
     assert sizes is not None and text is not None
-    needed = (sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-              + sizes.temp_size_in_bytes + sizes.generated_code_size_in_bytes)
+    needed = sizes.peak_memory_in_bytes + sizes.generated_code_size_in_bytes
     return Compiled(rows, seconds, needed, True, sizes.argument_size_in_bytes,
                     program.traffic(text, len(plan.place.devices)))
 

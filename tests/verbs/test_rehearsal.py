@@ -16,8 +16,10 @@ from t5tasks import sharding
 from t5tasks.training import topology
 
 CHECKOUT = pathlib.Path(__file__).parents[2]
-needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None,
-                                  reason="libtpu, the compiler for TPUs, is absent: pip install 't5tasks[tpu]'")
+LIBTPU = CHECKOUT / ".cache" / "libtpu"  # where scripts/test.sh puts it
+needs_libtpu = pytest.mark.skipif(
+    not (LIBTPU / "libtpu").is_dir() and importlib.util.find_spec("libtpu") is None,
+    reason="libtpu, the compiler for TPUs, is absent: pip install 't5tasks[tpu]'")
 SMALL = ("--config.model.encoder_layers=2", "--config.model.width=128", "--config.model.heads=2",
          "--config.model.kv_heads=2", "--config.model.feed_forward=256", "--config.tokenizer.size=1000",
          "--config.batch.size=64", "--config.batch.evaluation_size=64")
@@ -25,6 +27,7 @@ SMALL = ("--config.model.encoder_layers=2", "--config.model.width=128", "--confi
 
 def dry_run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(LIBTPU), environment.get("PYTHONPATH", "")]))
     return subprocess.run([sys.executable, "-m", "t5tasks.train", "--config=configs/pods/nli_bert_large.py",
                            *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True)
 
@@ -49,7 +52,16 @@ def test_a_step_that_does_not_fit_says_what_does() -> None:
     assert re.search(r"error: config.batch.size=16384 does not fit into v5e:2x2; \d+ does", told.stderr)
 
 
+@pytest.fixture
+def libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler can be imported, and what it wants of the environment is taken back."""
+    monkeypatch.syspath_prepend(LIBTPU)
+    for variable, value in topology.ALONE.items():
+        monkeypatch.setenv(variable, value)
+
+
 @needs_libtpu
+@pytest.mark.usefixtures("libtpu")
 def test_slices_are_joined_by_data_alone() -> None:
     found = topology.find("v5e:2x2*2")
     mesh = sharding.make_mesh(2, 4, 1, found.devices)
@@ -59,6 +71,7 @@ def test_slices_are_joined_by_data_alone() -> None:
 
 
 @needs_libtpu
+@pytest.mark.usefixtures("libtpu")
 @pytest.mark.parametrize("chip", topology.CHIPS)
 def test_every_chip_is_known_to_libtpu(chip: str) -> None:
     found = topology.find(f"{chip}:{'2x2' if chip in ('v5e', 'v6e') else '2x2x1'}")
