@@ -7,10 +7,10 @@
 
 The encoder of images is frozen, as in LLaVA's second stage.
 
-Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU:
-6.7 of 95.7 GiB a chip, 5.60e15 operations a step (7.47e15 with what is computed twice; the frozen encoder's backward
-pass is counted, though none runs), of which 0.51 s are arithmetic, 0.56 s memory and 0.41 s links (68 GiB sent): MFU
-68 % if all of it overlaps, 26 % if nothing does. It compiled in 141 s beside other work.
+Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU: 6.7 of 95.7 GiB a chip, 5.60e15
+operations a step (7.47e15 with what is computed twice; the frozen encoder's backward pass is counted, though none
+runs), of which 0.51 s are arithmetic, 0.56 s memory and 0.41 s links (68 GiB sent): MFU 68 % if all of it overlaps,
+26 % if nothing does. It compiled in 141 s beside other work.
 """
 
 

@@ -4,6 +4,11 @@
     python -m t5tasks.train --config=configs/pods/summarization_t5_xxl.py --dry_run=v5p:4x4x4
     python -m t5tasks.train --config=configs/pods/summarization_t5_xxl.py --workdir=DIR --config.pretrained=FOLDER \
         --config.data.train=file:TRAIN --config.data.validation=file:VALIDATION
+
+Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU: 5.0 of 95.7 GiB a chip, 5.58e15
+operations a step (7.44e15 with what is computed twice), of which 0.25 s are arithmetic, 0.21 s memory and 0.80 s
+links (134 GiB sent): MFU 24 % if all of it overlaps, 15 % if nothing does. Two rows a chip are few for weights that
+travel three times a step; a larger batch has room. It compiled in 244 s beside other work.
 """
 
 

@@ -5,10 +5,9 @@
     python -m t5tasks.train --config=configs/pods/text_generation_llama3_70b.py --workdir=DIR \
         --config.pretrained=FOLDER --config.data.train=file:TRAIN --config.data.validation=file:VALIDATION
 
-Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU:
-23.0 of 95.7 GiB a chip, 2.36e17 operations a step (3.14e17 with what is computed twice), of which 5.35 s are arithmetic, 2.10 s memory and
-4.93 s links (827 GiB sent): MFU 75 % if all of it overlaps, 32 % if nothing does. It compiled in 249 s beside other
-work.
+Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU: 23.0 of 95.7 GiB a chip, 2.36e17
+operations a step (3.14e17 with what is computed twice), of which 5.35 s are arithmetic, 2.10 s memory and 4.93 s
+links (827 GiB sent): MFU 75 % if all of it overlaps, 32 % if nothing does. It compiled in 249 s beside other work.
 """
 
 

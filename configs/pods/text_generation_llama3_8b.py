@@ -5,9 +5,9 @@
     python -m t5tasks.train --config=configs/pods/text_generation_llama3_8b.py --workdir=DIR \
         --config.pretrained=FOLDER --config.data.train=file:TRAIN --config.data.validation=file:VALIDATION
 
-Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU:
-11.9 of 95.7 GiB a chip, 2.70e16 operations a step (3.60e16 with what is computed twice), of which 1.23 s are arithmetic, 0.77 s memory and
-0.62 s links (104 GiB sent): MFU 75 % if all of it overlaps, 35 % if nothing does. It compiles in 66 s alone. Of larger
+Compiled on two cores of a shared Intel Xeon, 2026-11-24, never run on a TPU: 11.9 of 95.7 GiB a chip, 2.70e16
+operations a step (3.60e16 with what is computed twice), of which 1.23 s are arithmetic, 0.77 s memory and 0.62 s
+links (104 GiB sent): MFU 75 % if all of it overlaps, 35 % if nothing does. It compiles in 66 s alone. Of larger
 batches 256, 512 and 1,024 rows compile too, 2,048 do not fit.
 """
 
